@@ -1,0 +1,108 @@
+"""The hyperparameters of one training."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training tile; every part can be switched off.
+
+    orientations : one of the eight rotations and mirrors, drawn evenly
+    channel_jitter : factors of which each channel gets one, drawn evenly; an empty list switches it off
+    blur : probability of a 3 x 3 mean filter
+    noise_variance : variance of the Gaussian noise, in squared grey levels of the 0..255 scale
+    noise : probability of Gaussian noise
+    Source: Kensert et al. 2019, supplement.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    orientations: bool = True
+    channel_jitter: tuple[float, ...] = (1.0, 1.0, 0.75, 1.25)
+    blur: float = 0.5
+    noise: float = 0.5
+    noise_variance: float = 50.0
+
+    def __post_init__(self) -> None:
+        for name in ("blur", "noise"):
+            _require(0 <= getattr(self, name) <= 1, f"{name} is a probability in [0, 1]", getattr(self, name))
+        _require(self.noise_variance >= 0, "noise_variance must not be negative", self.noise_variance)
+        _require(all(f >= 0 for f in self.channel_jitter), "channel_jitter must not be negative", self.channel_jitter)
+
+
+NO_AUGMENTATION = Augmentation(orientations=False, channel_jitter=(), blur=0.0, noise=0.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The hyperparameters of one training: what a trial is made of, except its fold.
+
+    backbone : a name of ``keras.applications``, or ``SmallCNN``
+    weights : ``imagenet``, ``random`` (Glorot, which is Xavier), or a path to Keras weights of the backbone without its top
+    image_size : pixels, height = width of the network's input; ``native`` is the backbone's own
+    input_scaling : ``backbone`` scales 0..255 as the backbone's pre-training did, ``none`` passes 0..255 on
+    learning_rate : of the first epoch; ``schedule`` says how it goes on
+    schedule : ``constant``; ``step`` divides by ten after each third of the epochs; ``cosine`` falls towards 0
+    class_weights : ``balanced`` weighs a tile by n / (classes x count of its label), ``none`` by 1
+    freeze : share of the backbone's layers, from the input on, that is not trained
+    precision : ``auto`` takes bfloat16 (float16 on older GPUs) where the device has it, else float32
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    backbone: str = "ResNet50"
+    weights: str = "imagenet"
+    image_size: int | Literal["native"] = "native"
+    input_scaling: Literal["backbone", "none"] = "backbone"
+    epochs: int = 10
+    batch_size: int = 32
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    dropout: float = 0.0
+    l2: float = 0.0
+    class_weights: Literal["balanced", "none"] = "balanced"
+    freeze: float = 0.0
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    augment: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+        for name in ("learning_rate",):
+            _require(getattr(self, name) > 0, f"{name} must be above 0", getattr(self, name))
+        for name in ("weight_decay", "l2"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
+        for name in ("dropout", "momentum"):
+            _require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1)", getattr(self, name))
+        _require(0 <= self.freeze <= 1, "freeze is a share in [0, 1]", self.freeze)
+        _require(self.image_size == "native" or self.image_size >= 8, "image_size: at least 8", self.image_size)
+
+    @property
+    def candidate(self) -> str:
+        """Name of the candidate: the backbone and a digest of all hyperparameters, the same on any machine."""
+        text = json.dumps(self.as_dict(), sort_keys=True)
+        return f"{self.backbone}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON and YAML."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Recipe":
+        """The recipe that `as_dict` wrote."""
+        augment = dict(plain["augment"])
+        augment["channel_jitter"] = tuple(augment["channel_jitter"])
+        return cls(**{**plain, "augment": Augmentation(**augment)})
+
+
+def _require(holds: bool, rule: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{rule}, but got {value!r}")

@@ -1,0 +1,74 @@
+"""The column names that every table of moa_ray uses, and checks for tables at the door.
+
+The names follow the metadata grammar of the field (``Metadata_*``, as CellProfiler and pycytominer write them). Rows are
+joined by key, never by position.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+PLATE = "Metadata_Plate"
+WELL = "Metadata_Well"
+FIELD = "Metadata_Field"
+TILE = "Metadata_Tile"
+COMPOUND = "Metadata_Compound"
+CONCENTRATION = "Metadata_Concentration"  # µmol/L
+REPLICATE = "Metadata_Replicate"
+LABEL = "Metadata_Label"  # missing for controls
+CONTROL = "Metadata_Control"  # True for untreated (DMSO) wells
+WEEK = "Metadata_Week"
+CELL_LINE = "Metadata_CellLine"
+
+WELL_KEY = [PLATE, WELL]
+FIELD_KEY = [PLATE, WELL, FIELD]
+TILE_KEY = [PLATE, WELL, FIELD, TILE]
+TREATMENT = [COMPOUND, CONCENTRATION]
+
+FOLD = "fold"
+CANDIDATE = "candidate"
+BACKBONE = "backbone"
+
+METADATA_PREFIX = "Metadata_"
+PATH_PREFIX = "Path_"
+PROBABILITY_PREFIX = "prob_"
+
+
+def path_column(channel: str) -> str:
+    """Name of the field table's column that locates one channel's image."""
+    return PATH_PREFIX + channel
+
+
+def probability_column(label: str) -> str:
+    """Name of the prediction column that holds one label's probability."""
+    return PROBABILITY_PREFIX + label
+
+
+def probability_columns(table: pd.DataFrame) -> list[str]:
+    """All probability columns of a prediction table, in the table's order."""
+    return [column for column in table.columns if column.startswith(PROBABILITY_PREFIX)]
+
+
+def labels_of(table: pd.DataFrame) -> list[str]:
+    """The labels that a prediction table has a probability for, in the table's order."""
+    return [column.removeprefix(PROBABILITY_PREFIX) for column in probability_columns(table)]
+
+
+def metadata_columns(table: pd.DataFrame) -> list[str]:
+    """All ``Metadata_*`` columns, in the table's order."""
+    return [column for column in table.columns if column.startswith(METADATA_PREFIX)]
+
+
+def require_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
+    """Raise ValueError naming the columns that a table lacks."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ValueError(f"{name}: column {', '.join(missing)} is missing; it has {', '.join(map(str, table.columns))}")
+
+
+def require_unique(table: pd.DataFrame, key: Sequence[str], name: str) -> None:
+    """Raise ValueError naming the first key that two rows of a table share."""
+    duplicated = table.duplicated(list(key))
+    if duplicated.any():
+        first = dict(zip(key, table.loc[duplicated, list(key)].iloc[0], strict=True))
+        raise ValueError(f"{name}: {int(duplicated.sum())} rows repeat a key, the first is {first}")
