@@ -42,7 +42,7 @@ class Recipe:
     """The hyperparameters of one training: what a trial is made of, except its fold.
 
     backbone : a name of ``keras.applications``, or ``SmallCNN``
-    weights : ``imagenet``, ``random`` (Glorot, which is Xavier), or a path to Keras weights of the backbone without its top
+    weights : ``imagenet``, ``random`` (Glorot, which is Xavier), or a file of Keras weights of the backbone without top
     image_size : pixels, height = width of the network's input; ``native`` is the backbone's own
     input_scaling : ``backbone`` scales 0..255 as the backbone's pre-training did, ``none`` passes 0..255 on
     learning_rate : of the first epoch; ``schedule`` says how it goes on

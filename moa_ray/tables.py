@@ -1,7 +1,7 @@
 """The column names that every table of moa_ray uses, and checks for tables at the door.
 
-The names follow the metadata grammar of the field (``Metadata_*``, as CellProfiler and pycytominer write them). Rows are
-joined by key, never by position.
+The names follow the metadata grammar of the field (``Metadata_*``, as CellProfiler and pycytominer write them). Rows
+are joined by key, never by position.
 """
 
 from collections.abc import Iterable, Sequence
