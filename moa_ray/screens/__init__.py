@@ -1,0 +1,221 @@
+"""Screens: data sets as checked field tables.
+
+A screen's image is found by its *location*: a path relative to the screen's root, or ``archive.zip!member`` for a file
+inside a zip archive, which is read in place.
+"""
+
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moa_ray.images import image_header, read_image
+from moa_ray.tables import CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT, path_column
+
+_EXAMPLES = 3  # how many examples a message names
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with the data, in one line with a count and examples; an error stops a sweep."""
+
+    severity: Literal["error", "warning"]
+    message: str
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A data set, opened.
+
+    fields : one row a field: FIELD_KEY, treatment, replicate, label (missing for controls), control, any further
+        ``Metadata_*`` columns, and a ``Path_<channel>`` column of locations for each channel
+    channels : the network's three inputs; None is a plane of zeros
+    problems : all that is wrong with the data
+    """
+
+    name: str
+    root: Path
+    fields: pd.DataFrame
+    channels: tuple[str | None, ...]
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, sorted."""
+        return tuple(sorted(self.labelled[LABEL].unique()))
+
+    @property
+    def labelled(self) -> pd.DataFrame:
+        """The fields that have a label."""
+        return self.fields[self.fields[LABEL].notna()]
+
+    @property
+    def controls(self) -> pd.DataFrame:
+        """The fields of untreated wells."""
+        return self.fields[self.fields[CONTROL]]
+
+    @property
+    def path_columns(self) -> list[str]:
+        """The columns that locate the images of the channels in use, in the network's order."""
+        return [path_column(channel) for channel in self.channels if channel is not None]
+
+
+# Reading ----------------------------------------------------------------------------------------------------------------
+
+
+def open_image(root: Path, location: str) -> AbstractContextManager[IO[bytes]]:
+    """Open the file at a location of a screen for reading.
+
+    Raises ValueError where the location leaves the root, OSError or KeyError where there is no such file.
+    """
+    archive, _, member = location.partition("!")
+    path = _inside(root, archive)
+    return _archive(path).open(member) if member else path.open("rb")
+
+
+def read_field(root: Path, locations: Sequence[str]) -> NDArray[Any]:
+    """The channels of one field stacked, shape (height, width, channels).
+
+    Raises ValueError naming the file that cannot be read, or whose shape differs from the first channel's.
+    """
+    planes: list[NDArray[Any]] = []
+    for location in locations:
+        try:
+            with open_image(root, location) as file:
+                planes.append(read_image(file))
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(f"{location}: {_reason(error)}") from None
+        if planes[-1].shape != planes[0].shape:
+            raise ValueError(f"{location}: shape {planes[-1].shape} differs from {planes[0].shape} of {locations[0]}")
+    return np.stack(planes, axis=-1)
+
+
+def _inside(root: Path, relative: str) -> Path:
+    path = (root / relative).resolve()
+    if PurePosixPath(relative).is_absolute() or not path.is_relative_to(root.resolve()):
+        raise ValueError(f"{relative}: leads out of the screen's root {root}")
+    return path
+
+
+@lru_cache(maxsize=64)
+def _archive(path: Path) -> zipfile.ZipFile:
+    """One open archive a process: its directory is read once, and members may be read from several threads."""
+    return zipfile.ZipFile(path)
+
+
+def _reason(error: Exception) -> str:
+    return "missing" if isinstance(error, FileNotFoundError | KeyError) else str(error)
+
+
+def listing(root: Path) -> list[str]:
+    """The location of every file below a root, members of zip archives included, from one walk over the folders."""
+    found: list[str] = []
+    for folder, _, names in os.walk(root, followlinks=True):
+        prefix = Path(folder).relative_to(root)
+        for name in names:
+            location = (prefix / name).as_posix()
+            found.append(location)
+            if name.lower().endswith(".zip"):
+                found += [f"{location}!{member}" for member in _members(Path(folder, name).resolve())]
+    return found
+
+
+def _members(archive: Path) -> list[str]:
+    try:
+        return _archive(archive).namelist()
+    except (zipfile.BadZipFile, OSError):
+        return []  # whoever looks for one of its members will say that it is missing
+
+
+# Checks -----------------------------------------------------------------------------------------------------------------
+
+
+def check_fields(fields: pd.DataFrame) -> list[Problem]:
+    """What is wrong with a field table, images aside."""
+    problems = []
+    repeated = fields[fields.duplicated(FIELD_KEY, keep=False)]
+    if len(repeated):
+        names = repeated[FIELD_KEY].drop_duplicates().agg(" ".join, axis=1)
+        problems.append(_problem("error", "fields stand in more than one row of the table", names))
+    labels = fields[fields[LABEL].notna()].groupby(TREATMENT)[LABEL].unique()
+    torn = labels[labels.map(len) > 1]
+    if len(torn):
+        names = [f"{compound} at {dose:g} ({', '.join(found)})" for (compound, dose), found in torn.items()]
+        problems.append(_problem("error", "treatments carry two labels", names))
+    bare = sorted(set(fields[PLATE]) - set(fields.loc[fields[CONTROL], PLATE]))
+    if bare:
+        problems.append(_problem("warning", "plates have no control wells", bare))
+    if fields[LABEL].nunique() < 2:
+        problems.append(Problem("error", f"the fields carry {fields[LABEL].nunique()} labels; at least 2 are needed"))
+    return problems
+
+
+def check_hold_out(fields: pd.DataFrame, column: str) -> list[Problem]:
+    """Warn of labels that live in a single group of the held-out column: nothing is left to learn them from."""
+    groups = fields[fields[LABEL].notna()].groupby(LABEL)[column].unique()
+    single = groups[groups.map(len) == 1]
+    if single.empty:
+        return []
+    names = [f"{label} ({column} {found[0]})" for label, found in single.items()]
+    return [
+        _problem("warning", f"labels have a single {column.removeprefix('Metadata_')} and cannot be held out", names)
+    ]
+
+
+def check_files(root: Path, locations: Iterable[str]) -> list[Problem]:
+    """What is wrong with a screen's image files: first which are missing, then what the headers of the others say."""
+    wanted = list(dict.fromkeys(locations))
+    there = set(listing(root))
+    missing = [location for location in wanted if location not in there]
+    problems = []
+    if missing:
+        text = f"of {len(wanted)} image files are missing below {root}; look at screen.root"
+        problems.append(_problem("error", text, missing))
+    found = [location for location in wanted if location in there]
+    with ThreadPoolExecutor() as pool:
+        headers = dict(zip(found, pool.map(lambda location: _header(root, location), found), strict=True))
+    unreadable = [f"{location}: {header}" for location, header in headers.items() if isinstance(header, str)]
+    if unreadable:
+        problems.append(_problem("error", "image files cannot be read", unreadable))
+    return problems + _odd_ones({location: header for location, header in headers.items() if isinstance(header, tuple)})
+
+
+def _header(root: Path, location: str) -> tuple[tuple[int, int], str] | str:
+    """Shape and dtype of an image, or what is wrong with it."""
+    try:
+        with open_image(root, location) as file:
+            return image_header(file)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        return _reason(error)
+
+
+def _odd_ones(headers: Mapping[str, tuple[tuple[int, int], str]]) -> list[Problem]:
+    problems = []
+    for name, values in (
+        ("shape", {location: header[0] for location, header in headers.items()}),
+        ("dtype", {location: header[1] for location, header in headers.items()}),
+    ):
+        counts: Counter[Any] = Counter(values.values())
+        if len(counts) < 2:
+            continue
+        common = counts.most_common(1)[0][0]
+        odd = [f"{location} {value}" for location, value in values.items() if value != common]
+        problems.append(_problem("error", f"image files have another {name} than most ({common})", odd))
+    return problems
+
+
+def _problem(severity: Literal["error", "warning"], text: str, names: Iterable[str]) -> Problem:
+    """A problem in one line: how many, what, and the first few by name."""
+    listed = list(names)
+    examples = ", ".join(listed[:_EXAMPLES]) + (", ..." if len(listed) > _EXAMPLES else "")
+    return Problem(severity, f"{len(listed)} {text}: {examples}")

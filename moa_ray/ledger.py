@@ -1,0 +1,212 @@
+"""The ledger: one folder a trial, each written whole or not at all, by the driver alone.
+
+    OUT/sweep.yaml                 the sweep as it was run
+    OUT/ledger/study.json          what all trials share: the tiles' fingerprint, the labels, the folds, the recipes
+    OUT/ledger/CANDIDATE/FOLD/     result.json, and where the trial finished history.parquet and predictions.parquet
+
+Everything else in OUT can be thrown away and made again from here. Starting again means reading the ledger and doing
+what is missing; there is no second way to resume.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import pandas as pd
+import yaml
+
+from moa_ray.spec import Sweep
+
+Status = Literal["finished", "diverged", "out_of_memory", "crashed"]
+# A crash may come from the machine; a divergence is the recipe's own and would come again.
+SETTLED: frozenset[Status] = frozenset({"finished", "diverged"})
+
+# Keys of the sweep file that say where and how fast, not what: they may change between starts.
+_CHANGEABLE = ("out", "tiles", "resources", "tracking")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one trial ended.
+
+    seconds : wall time of the training and prediction
+    error : one line for people; the traceback stands below it
+    epochs : epochs trained to their end
+    """
+
+    candidate: str
+    fold: str
+    status: Status
+    recipe: dict[str, Any]
+    attempts: int = 1
+    epochs: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+    history: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
+    predictions: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(candidate, fold)"""
+        return self.candidate, self.fold
+
+
+class Ledger:
+    """The trials of one OUT folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.root = out / "ledger"
+
+    # What all trials share ------------------------------------------------------------------------------------------
+
+    def open(self, sweep: Sweep, study: Mapping[str, Any]) -> None:
+        """Begin a ledger, or go on with one of the same sweep.
+
+        Raises ValueError naming what differs where trials of two different sweeps would be mixed.
+        """
+        if self.exists():
+            differing = self._differences(sweep, study)
+            if differing:
+                raise ValueError(
+                    f"{self.out}: holds trials of a different sweep; these differ: {', '.join(differing)}. "
+                    "Give another out, or --fresh to start over beside it (nothing is deleted)"
+                )
+        self.root.mkdir(parents=True, exist_ok=True)
+        for leftover in self.root.glob(".writing-*"):
+            shutil.rmtree(leftover)
+        known = self.study() if (self.root / "study.json").exists() else {"id": uuid.uuid4().hex}
+        write_text(self.out / "sweep.yaml", sweep.as_yaml())
+        write_text(self.root / "study.json", json.dumps({**study, "id": known["id"]}, indent=1))
+
+    def exists(self) -> bool:
+        """Whether a sweep was begun here."""
+        return (self.out / "sweep.yaml").exists() and self.root.is_dir()
+
+    def study(self) -> dict[str, Any]:
+        """What all trials share."""
+        try:
+            study: dict[str, Any] = json.loads((self.root / "study.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{self.out}: no sweep was run here: ledger/study.json is missing") from None
+        return study
+
+    def _differences(self, sweep: Sweep, study: Mapping[str, Any]) -> list[str]:
+        """The dotted keys by which an earlier sweep differs in a way that would mix results.
+
+        A grid may grow, since its candidates are known by their digests; what was run must still be asked for.
+        """
+        before = _flat(yaml.safe_load((self.out / "sweep.yaml").read_text(encoding="utf-8")))
+        now = _flat(yaml.safe_load(sweep.as_yaml()))
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        keys = [key for key in keys if key.split(".")[0] not in _CHANGEABLE]
+        recipe_keys = [key for key in keys if key.startswith(("recipe", "search"))]
+        differing = [key for key in keys if key not in recipe_keys]
+        if not {result.candidate for result in self.results()} <= {recipe.candidate for recipe in sweep.recipes}:
+            differing += recipe_keys
+        if not (self.root / "study.json").exists():
+            return differing
+        shared = self.study()
+        return differing + [key for key in ("tiles", "labels", "weights") if shared.get(key) != _plain(study.get(key))]
+
+    # The trials -----------------------------------------------------------------------------------------------------
+
+    def write(self, result: Result) -> None:
+        """Record one trial, whole or not at all; an earlier unsettled result of the same trial is replaced."""
+        folder = self.folder(result.candidate, result.fold)
+        writing = self.root / f".writing-{uuid.uuid4().hex}"
+        writing.mkdir(parents=True)
+        for name in ("history", "predictions"):
+            table = getattr(result, name)
+            if table is not None:
+                table.to_parquet(writing / f"{name}.parquet", index=False)
+        plain = {
+            field.name: getattr(result, field.name)
+            for field in dataclasses.fields(result)
+            if field.name not in ("history", "predictions")
+        }
+        write_text(writing / "result.json", json.dumps(plain, indent=1))
+        for path in writing.iterdir():
+            _sync(path)
+        folder.parent.mkdir(exist_ok=True)
+        if folder.exists():
+            aside = self.root / f".writing-{uuid.uuid4().hex}"
+            folder.rename(aside)
+            writing.rename(folder)
+            shutil.rmtree(aside)
+        else:
+            writing.rename(folder)
+        _sync(folder.parent)
+
+    def folder(self, candidate: str, fold: str) -> Path:
+        """Where one trial is kept; the fold's name is percent-encoded, so that any compound makes a file name."""
+        return self.root / candidate / quote(fold, safe="=, +()")
+
+    def results(self) -> Iterator[Result]:
+        """Every trial recorded, without its tables."""
+        for path in sorted(self.root.glob("*/*/result.json")):
+            yield Result(**json.loads(path.read_text(encoding="utf-8")))
+
+    def settled(self) -> dict[tuple[str, str], Result]:
+        """The trials that need no further attempt, by (candidate, fold)."""
+        return {result.key: result for result in self.results() if result.status in SETTLED}
+
+    def load(self, result: Result) -> Result:
+        """The same result with its tables."""
+        folder = self.folder(result.candidate, result.fold)
+        tables = {
+            name: pd.read_parquet(folder / f"{name}.parquet")
+            for name in ("history", "predictions")
+            if (folder / f"{name}.parquet").exists()
+        }
+        return dataclasses.replace(result, **tables)
+
+    def table(self, name: Literal["history", "predictions"], results: Iterable[Result]) -> pd.DataFrame:
+        """One table of all given trials, rows under each other."""
+        loaded = (getattr(self.load(result), name) for result in results)
+        tables = [table for table in loaded if table is not None]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def fresh(out: Path) -> Path:
+    """The first unused folder beside OUT: OUT-2, OUT-3, ..."""
+    number = 2
+    while (beside := out.with_name(f"{out.name}-{number}")).exists():
+        number += 1
+    return beside
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    writing = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    writing.write_text(text, encoding="utf-8")
+    writing.replace(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,145 @@
+"""BBBC021v1: human MCF7 cells, compound profiling (Caie et al. 2010; Broad Bioimage Benchmark Collection).
+
+The root holds ``BBBC021_v1_image.csv``, ``BBBC021_v1_moa.csv`` and the plates, as folders ``WeekN/WeekN_PLATE/`` or
+``WeekN_PLATE/``, or as the zip files that were downloaded.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from moa_ray.screens import Problem, Screen, check_fields, check_files, listing
+from moa_ray.tables import (
+    COMPOUND,
+    CONCENTRATION,
+    CONTROL,
+    FIELD,
+    LABEL,
+    PLATE,
+    REPLICATE,
+    TREATMENT,
+    WEEK,
+    WELL,
+    path_column,
+    require_columns,
+)
+
+CHANNELS = ("Actin", "Tubulin", "DAPI")
+CONTROL_COMPOUND = "DMSO"
+
+# Taxol stands on every plate as a control. Only these wells of Week1 hold it as a treatment of its own.
+_TAXOL_PLATES = ("Week1_22123", "Week1_22141", "Week1_22161")
+_TAXOL_WELLS = ("D03", "D04", "D05")
+
+# ..._s2_w1<GUID>.tif is the second field of view; what follows the GUID numbers crops of that field.
+_SITE = re.compile(r"_s(?P<site>\d+)_w\d[0-9A-Fa-f-]*(?:_(?P<crop>\d+))?\.\w+$")
+
+
+def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS) -> Screen:
+    """The annotated treatments and the DMSO wells of BBBC021.
+
+    Raises ValueError where a table is missing or cannot be understood; what is wrong with the images is a problem of
+    the screen.
+    """
+    unknown = [channel for channel in channels if channel not in (*CHANNELS, None)]
+    if unknown or len(channels) > 3:
+        raise ValueError(f"screen.channels: up to three of {', '.join(CHANNELS)}, but got {list(channels)!r}")
+    images = _image_table(root)
+    fields = _annotate(images, _labels(root)).reset_index(drop=True)
+    used = [path_column(channel) for channel in channels if channel is not None]
+    located = _locate(root, fields)
+    problems: list[Problem] = [*check_fields(located), *check_files(root, located[used].to_numpy().ravel())]
+    padded = (*channels, *[None] * (3 - len(channels)))
+    return Screen("bbbc021", root, located, padded, tuple(problems))
+
+
+def _read(root: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
+    """A table as text, whatever its line ends and quotes are."""
+    path = root / name
+    try:
+        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: missing; the root of a bbbc021 screen holds {name} (from the Broad Bioimage Benchmark "
+            "Collection, BBBC021), so look at screen.root"
+        ) from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no CSV table: {error}") from None
+    require_columns(table, columns, str(path))
+    return table.apply(lambda column: column.str.strip())
+
+
+def _numbers(table: pd.DataFrame, column: str, name: str) -> pd.Series:
+    """A column of concentrations as numbers, so that ``3`` and ``3.000000`` are the same."""
+    numbers = pd.to_numeric(table[column], errors="coerce")
+    bad = table.index[numbers.isna()]
+    if len(bad):
+        raise ValueError(f"{name}: row {bad[0] + 2}: {column} must be a number, but got {table[column][bad[0]]!r}")
+    return numbers.astype(float).round(9)
+
+
+def _image_table(root: Path) -> pd.DataFrame:
+    """One row a field with the columns of the field table, labels not yet among them."""
+    name = "BBBC021_v1_image.csv"
+    files = {channel: f"Image_FileName_{channel}" for channel in CHANNELS}
+    folders = {channel: f"Image_PathName_{channel}" for channel in CHANNELS}
+    given = {
+        PLATE: "Image_Metadata_Plate_DAPI",
+        WELL: "Image_Metadata_Well_DAPI",
+        COMPOUND: "Image_Metadata_Compound",
+        REPLICATE: "Replicate",
+    }
+    dose = "Image_Metadata_Concentration"
+    table = _read(root, name, [*given.values(), dose, *files.values(), *folders.values()])
+    fields = pd.DataFrame({column: table[source] for column, source in given.items()})
+    fields[WELL] = fields[WELL].str.upper().str.replace(r"^([A-Z]+)0*(\d)$", r"\g<1>0\2", regex=True)
+    fields[CONCENTRATION] = _numbers(table, dose, str(root / name))
+    fields[WEEK] = fields[PLATE].str.extract(r"^(Week\d+)_", expand=False).fillna(fields[PLATE])
+    sites = table[files["DAPI"]].str.extract(_SITE)
+    fields[FIELD] = sites["site"].fillna(table[files["DAPI"]]) + ("_" + sites["crop"]).fillna("")
+    for channel in CHANNELS:
+        folder = table[folders[channel]].str.replace("\\", "/").str.strip("/")
+        fields[path_column(channel)] = folder + "/" + table[files[channel]]
+    return fields
+
+
+def _labels(root: Path) -> pd.DataFrame:
+    name = "BBBC021_v1_moa.csv"
+    table = _read(root, name, ["compound", "concentration", "moa"])
+    labels = pd.DataFrame({COMPOUND: table["compound"], LABEL: table["moa"]})
+    labels[CONCENTRATION] = _numbers(table, "concentration", str(root / name))
+    labels = labels[labels[COMPOUND] != CONTROL_COMPOUND].drop_duplicates()
+    torn = labels[labels.duplicated(TREATMENT)]
+    if len(torn):
+        compound, dose = torn.iloc[0][COMPOUND], torn.iloc[0][CONCENTRATION]
+        raise ValueError(f"{root / name}: {compound} at {dose:g} carries two labels; keep one of the rows")
+    return labels
+
+
+def _annotate(fields: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Join the labels by treatment; keep annotated treatments and DMSO alone."""
+    fields = fields.merge(labels, on=TREATMENT, how="left", validate="many_to_one")
+    fields[CONTROL] = fields[COMPOUND] == CONTROL_COMPOUND
+    stray_taxol = (fields[COMPOUND] == "taxol") & ~(fields[PLATE].isin(_TAXOL_PLATES) & fields[WELL].isin(_TAXOL_WELLS))
+    kept = fields[(fields[LABEL].notna() | fields[CONTROL]) & ~stray_taxol]
+    paths = [path_column(channel) for channel in CHANNELS]
+    return kept[[column for column in kept.columns if column not in paths] + paths]
+
+
+def _locate(root: Path, fields: pd.DataFrame) -> pd.DataFrame:
+    """Replace the paths of the table by the locations of the files, wherever below the root the plate's folder is.
+
+    A file is known by its plate's folder and its name. One that is nowhere keeps the table's path.
+    """
+    where: dict[str, str] = {}
+    for location in listing(root):
+        tail = "/".join(location.replace("!", "/").rsplit("/", 2)[-2:])
+        if "!" not in location or tail not in where:  # an unpacked file is quicker to read than a packed one
+            where[tail] = location
+    located = fields.copy()
+    for channel in CHANNELS:
+        column = path_column(channel)
+        located[column] = [where.get("/".join(path.rsplit("/", 2)[-2:]), path) for path in fields[column]]
+    return located

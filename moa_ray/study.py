@@ -1,0 +1,244 @@
+"""A study: what a sweep file and its data come to, before anything is trained."""
+
+import hashlib
+import os
+import platform
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moa_ray import models, tiles
+from moa_ray.folds import Fold, make_folds, validation_split
+from moa_ray.recipe import Recipe
+from moa_ray.screens import Problem, Screen, bbbc021, check_hold_out, synthetic, table
+from moa_ray.spec import Bbbc021, Sweep, Table
+from moa_ray.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, TREATMENT, WELL_KEY, metadata_columns
+from moa_ray.tiles import TileStore
+
+_SHOWN_VERSIONS = ("moa_ray", "keras", "tensorflow", "ray", "mlflow", "numpy", "pandas", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every trial of a study needs, read-only.
+
+    table : one row a tile with its ``Metadata_*`` columns and ``row``, its place in the arrays
+    tiles : for each image size the file of the tile store, (n, size, size, 3) uint8
+    """
+
+    table: pd.DataFrame
+    classes: tuple[str, ...]
+    folds: Mapping[str, Fold]
+    tiles: Mapping[int, Path]
+    seed: int
+    validation_share: float | None = None
+
+    def split(self, fold: str) -> dict[str, NDArray[np.int64]]:
+        """Positions in `table` to train on, to validate on and to predict; the same on any machine."""
+        parts = self.folds[fold].split(self.table)
+        train, validation = parts.train, parts.train[:0]
+        if self.validation_share is not None:
+            rng = np.random.default_rng(self.seeds(fold))
+            fit, watched = validation_split(self.table.iloc[train], self.validation_share, rng)
+            train, validation = train[fit], train[watched]
+        return {"train": train, "validation": validation, "test": parts.test}
+
+    def seeds(self, fold: str) -> list[int]:
+        """What a trial's draws are seeded with: the study's seed and the fold's name."""
+        return [self.seed, zlib.crc32(fold.encode())]
+
+    def labels(self) -> NDArray[np.int64]:
+        """Class index of every row of the arrays, -1 where no tile of the table lies."""
+        rows = self.table["row"].to_numpy()
+        labels = np.full(rows.max() + 1, -1, dtype=np.int64)
+        labels[rows] = pd.Categorical(self.table[LABEL], categories=list(self.classes)).codes
+        return labels
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep with its screen opened and its folds made."""
+
+    sweep: Sweep
+    screen: Screen
+    folds: tuple[Fold, ...]
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def open(cls, sweep: Sweep) -> "Study":
+        """Open the screen and make the folds; problems of the data are gathered, not raised."""
+        screen = _open_screen(sweep)
+        folds = make_folds(screen.labelled, sweep.folds.hold_out)
+        problems = [*screen.problems, *check_hold_out(screen.fields, folds[0].column)] if folds else screen.problems
+        return cls(sweep, screen, tuple(folds), tuple(problems))
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The recipes of the grid."""
+        return self.sweep.recipes
+
+    @property
+    def trained_folds(self) -> list[Fold]:
+        """The folds that are not excluded."""
+        return [fold for fold in self.folds if fold.excluded is None]
+
+    @property
+    def trials(self) -> list[tuple[Recipe, str]]:
+        """Every recipe on every fold, recipe by recipe."""
+        return [(recipe, fold.name) for recipe in self.recipes for fold in self.trained_folds]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The image sizes in use, pixels."""
+        return sorted({int(recipe.image_size) for recipe in self.recipes})
+
+    @property
+    def warnings(self) -> list[str]:
+        """The problems that do not stop a sweep."""
+        return [problem.message for problem in self.problems if problem.severity == "warning"]
+
+    def require_sound(self) -> None:
+        """Raise ValueError with every problem that stops a sweep, one a line."""
+        errors = [problem.message for problem in self.problems if problem.severity == "error"]
+        if not self.trained_folds:
+            errors.append("folds: none can be trained: " + "; ".join(f"{f.name}: {f.excluded}" for f in self.folds))
+        if errors:
+            raise ValueError("\n".join([f"{self.screen.root}: the data cannot be swept:", *(f"  {e}" for e in errors)]))
+
+    def prepare(self, progress: Callable[[int, int], None]) -> TileStore:
+        """The screen's tiles, from the store where they are whole and up to date."""
+        return tiles.prepare(
+            self.screen,
+            self.sweep.images,
+            self.sizes,
+            self.sweep.tile_folder,
+            workers=os.cpu_count() or 1,
+            progress=progress,
+        )
+
+    def material(self, store: TileStore) -> Material:
+        """The tiles with the metadata of their fields, joined by key."""
+        keyed = store.table.merge(
+            self.screen.labelled[metadata_columns(self.screen.fields)], on=FIELD_KEY, validate="many_to_one"
+        )
+        validation = self.sweep.validation
+        return Material(
+            table=keyed.sort_values("row", ignore_index=True),
+            classes=self.screen.labels,
+            folds={fold.name: fold for fold in self.trained_folds},
+            tiles={size: store.file(size).resolve() for size in self.sizes},
+            seed=self.sweep.seed,
+            validation_share=validation.share if validation else None,
+        )
+
+    def record(self, store: TileStore, command: str) -> dict[str, Any]:
+        """What all trials share, for the ledger."""
+        return {
+            "study": self.sweep.study,
+            "command": command,
+            "seed": self.sweep.seed,
+            "tiles": store.fingerprint,
+            "tile_store": str(store.path.resolve()),
+            "labels": list(self.screen.labels),
+            "channels": list(self.screen.channels),
+            "folds": {fold.name: fold.excluded for fold in self.folds},
+            "weights": {path: _digest(Path(path)) for path in _weight_files(self.recipes)},
+            "candidates": {recipe.candidate: recipe.as_dict() for recipe in self.recipes},
+            "warnings": [*self.warnings, *store.warnings],
+            "versions": versions(),
+        }
+
+    def describe(self) -> str:
+        """The plan: what would be done, and what is wrong with the data."""
+        labelled = self.screen.labelled
+        excluded = [fold for fold in self.folds if fold.excluded is not None]
+        lines = [
+            f"study        {self.sweep.study}: {self.sweep.out}",
+            f"screen       {self.screen.name} at {self.screen.root}: {_count(labelled)}",
+            f"controls     {len(self.screen.controls)} fields of "
+            f"{self.screen.controls.groupby(WELL_KEY).ngroups} wells on {self.screen.controls[PLATE].nunique()} plates",
+            f"candidates   {len(self.recipes)}",
+            *(f"             {recipe.candidate}: {_words(recipe, self.recipes)}" for recipe in self.recipes),
+            f"folds        {len(self.trained_folds)} (held out: {', '.join(self.sweep.folds.columns)})"
+            + (f", {len(excluded)} excluded" if excluded else ""),
+            *(f"             {fold.name}: {fold.excluded}" for fold in excluded),
+            f"trials       {len(self.trials)}, and as many trainings at most",
+            f"epochs       {sum(recipe.epochs for recipe, _ in self.trials)} at most",
+            f"disk         {_bytes(tiles.expected_bytes(len(labelled), self.sweep.images, self.sizes))} of tiles at most",
+            *(
+                f"memory       about {_bytes(models.expected_memory(recipe, len(self.screen.labels)))} a worker with "
+                f"{recipe.backbone}, {recipe.image_size} px, batches of {recipe.batch_size}"
+                for recipe in _largest(self.recipes)
+            ),
+        ]
+        for severity in ("error", "warning"):
+            found = [problem.message for problem in self.problems if problem.severity == severity]
+            lines += [f"{severity + 's':<12} {len(found)}", *(f"             {message}" for message in found)]
+        return "\n".join(lines)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what shapes a result."""
+    found = {"python": platform.python_version()}
+    for name in _SHOWN_VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _open_screen(sweep: Sweep) -> Screen:
+    settings = sweep.screen
+    if isinstance(settings, Table):
+        return table.open_screen(
+            settings.root, settings.fields, settings.columns, settings.images, settings.control, settings.channels
+        )
+    if not isinstance(settings, Bbbc021):
+        synthetic.paint(settings.root, settings.painting)
+    return bbbc021.open_screen(settings.root, settings.channels)
+
+
+def _weight_files(recipes: list[Recipe]) -> list[str]:
+    return sorted({recipe.weights for recipe in recipes} - {"imagenet", "random"})
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"recipe.weights: {path} cannot be read: {error}") from None
+
+
+def _count(labelled: pd.DataFrame) -> str:
+    return (
+        f"{len(labelled)} fields of {labelled.groupby(WELL_KEY).ngroups} treated wells, "
+        f"{labelled.groupby(TREATMENT).ngroups} treatments, {labelled[COMPOUND].nunique()} compounds, "
+        f"{labelled[LABEL].nunique()} labels"
+    )
+
+
+def _words(recipe: Recipe, among: list[Recipe]) -> str:
+    """The hyperparameters by which a recipe differs from the others, or its main ones where it stands alone."""
+    plain = recipe.as_dict()
+    differing = [key for key in plain if any(other.as_dict()[key] != plain[key] for other in among)]
+    keys = differing or ["backbone", "weights", "learning_rate", "epochs"]
+    return ", ".join(f"{key} {plain[key]}" for key in keys)
+
+
+def _largest(recipes: list[Recipe]) -> list[Recipe]:
+    """One recipe for each backbone and image size, the one with the largest batch."""
+    by_size = sorted(recipes, key=lambda recipe: recipe.batch_size)
+    return list({(recipe.backbone, recipe.image_size): recipe for recipe in by_size}.values())
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,159 @@
+"""Sweep a screen: every recipe on every fold, recorded, scored and reported.
+
+    python -m moa_ray.sweep SWEEP.yaml [KEY=VALUE ...] [--plan] [--address ADDRESS] [--fresh]
+
+The same command run again does only what is missing.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from moa_ray import command, ledger, metrics, report, spec, tracking, tuning
+from moa_ray.ledger import Ledger, Result
+from moa_ray.progress import Board, field_progress
+from moa_ray.race import Assignment, Grid
+from moa_ray.spec import Sweep
+from moa_ray.study import Material, Study
+from moa_ray.tables import LABEL
+from moa_ray.tracking import Tracker
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = command.parser("sweep", "Sweep a screen: every recipe on every fold, recorded, scored and reported.")
+    command.add_sweep_file(arguments)
+    arguments.add_argument("--plan", action="store_true", help="print what would be done and start nothing")
+    arguments.add_argument("--address", help="a Ray cluster to run on, e.g. auto; default: this machine alone")
+    arguments.add_argument(
+        "--fresh", action="store_true", help="start over in a new folder beside OUT; deletes nothing"
+    )
+    return command.run(_sweep, arguments, given)
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    """Load, open, plan, prepare, search, report."""
+    console = Console(highlight=False, soft_wrap=True)
+    sweep = spec.load(arguments.sweep, arguments.overrides)
+    if arguments.fresh:
+        sweep = sweep.model_copy(update={"out": ledger.fresh(sweep.out)})
+    study = Study.open(sweep)
+    if arguments.plan:
+        print(study.describe())
+        return command.DONE
+    study.require_sound()
+    for warning in study.warnings:
+        console.print(f"warning: {warning}", markup=False)
+    with field_progress(console) as progress:
+        store = study.prepare(progress)
+    book = Ledger(sweep.out)
+    book.open(sweep, study.record(store, _as_typed()))
+    tracker = _tracker(book, sweep, console)
+    try:
+        _search(study, study.material(store), book, tracker, arguments.address, console)
+        written = report.write(sweep.out)
+        _hand_over(tracker, written)
+    except BaseException:
+        tracker.interrupt()
+        raise
+    console.print(written.headline, markup=False)
+    console.print(
+        f"report: {sweep.out / 'report.html'}\nruns:   {tracking.ui_command(sweep.out, sweep.tracking.uri)}",
+        markup=False,
+    )
+    return command.DONE if written.finished else command.FAILED
+
+
+def _search(
+    study: Study, material: Material, book: Ledger, tracker: Tracker, address: str | None, console: Console
+) -> None:
+    """Run the trials that the ledger lacks."""
+    settled = book.settled()
+    todo = [(recipe, fold) for recipe, fold in study.trials if (recipe.candidate, fold) not in settled]
+    if not todo:
+        return
+    resources = study.sweep.resources
+    standing = Standing(study.sweep.aggregate)
+    for result in settled.values():
+        standing.add(book.load(result))
+    board = Board(console, total=len(study.trials), done=len(study.trials) - len(todo), best=standing.words)
+    with tuning.cluster(address), board:
+        slots = tuning.slots(resources.cpus, resources.gpus, resources.concurrent, open_cluster=address is not None)
+        plan = Grid(todo, resources.retries)
+        recorder = Recorder(book, tracker, standing)
+        tuning.run(plan, material, study.recipes, slots, [recorder, board])
+
+
+class Standing:
+    """Which candidate leads so far, by treatment on the folds it has finished."""
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+        self._right: dict[str, int] = {}
+        self._treatments: dict[str, int] = {}
+
+    def add(self, result: Result) -> None:
+        """Count one finished trial."""
+        if result.predictions is None:
+            return
+        table = metrics.treatments(result.predictions, self._how)
+        right = int((table["predicted"] == table[LABEL]).sum())
+        self._right[result.candidate] = self._right.get(result.candidate, 0) + right
+        self._treatments[result.candidate] = self._treatments.get(result.candidate, 0) + len(table)
+
+    def words(self) -> str:
+        """The leading candidate in words."""
+        if not self._right:
+            return "no result yet"
+        best = max(self._right, key=lambda name: self._right[name] / self._treatments[name])
+        return f"leading: {best}, {self._right[best]} of {self._treatments[best]} treatments right"
+
+
+class Recorder:
+    """A listener that writes what has ended for good into the ledger, and passes it on to MLflow."""
+
+    def __init__(self, book: Ledger, tracker: Tracker, standing: Standing) -> None:
+        self._book = book
+        self._tracker = tracker
+        self._standing = standing
+
+    def started(self, assignment: Assignment) -> None:
+        """Nothing is recorded of a trial that has only begun."""
+
+    def epoch(self, assignment: Assignment, epoch: Mapping[str, Any]) -> None:
+        """Nothing: the history comes with the result, whole."""
+
+    def ended(self, result: Result, final: bool) -> None:
+        """Record the trial, unless it will be tried again."""
+        if final:
+            self._book.write(result)
+            self._standing.add(result)
+            self._tracker.trial(result)
+
+
+def _tracker(book: Ledger, sweep: Sweep, console: Console) -> Tracker:
+    def warn(sentence: str) -> None:
+        console.print(f"warning: {sentence}", markup=False)
+
+    tracker = Tracker(book, sweep.tracking.experiment or sweep.study, sweep.tracking.uri, sweep.study, warn)
+    tracker.begin(tracking.flat(sweep.model_dump(mode="json")))
+    return tracker
+
+
+def _hand_over(tracker: Tracker, written: report.Written) -> None:
+    """Send the numbers and files of the recipes, then of the sweep."""
+    for candidate, (numbers, files) in written.candidates.items():
+        tracker.candidate(candidate, numbers, files)
+    tracker.finish(written.numbers, written.files, failed=not written.finished)
+
+
+def _as_typed() -> str:
+    return shlex.join(["python", "-m", "moa_ray.sweep", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""What MLflow shows of a sweep: the only file that imports MLflow.
+
+MLflow's runs are a view of the ledger. Each run is tagged with the study's id, its candidate and its fold, so that a
+restart finds the runs that are there and makes none twice. One thread sends, so that a slow or absent server never holds
+up training; what could not be sent is sent from the ledger at the next start.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moa_ray.ledger import Ledger, Result
+
+# MLflow reads these when it is imported and when it sends. Two quick tries, then training goes on without it.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+# Tags by which a restart knows its runs.
+_STUDY, _CANDIDATE, _FOLD = "moa_ray.study", "moa_ray.candidate", "moa_ray.fold"
+_PARENT = "mlflow.parentRunId"
+
+_Key = tuple[str, ...]  # () the sweep, (candidate,), (candidate, fold)
+
+
+@dataclass
+class _Sent:
+    """What MLflow knows of a run."""
+
+    run_id: str
+    status: str
+    parameters: set[str]
+
+
+def uri(out: Path, configured: str | None) -> str:
+    """The tracking URI: the configured one, else SQLite in OUT."""
+    return configured or f"sqlite:///{(out / 'mlflow.db').resolve()}"
+
+
+def ui_command(out: Path, configured: str | None) -> str:
+    """The command that shows the runs."""
+    return f"mlflow ui --backend-store-uri {uri(out, configured)}"
+
+
+class Tracker:
+    """Sends what the ledger holds to MLflow: a parent run for the sweep, a child a recipe, a grandchild a fold.
+
+    warn : called once with a sentence when MLflow cannot be reached
+    """
+
+    def __init__(
+        self, ledger: Ledger, experiment: str, configured: str | None, study: str, warn: Callable[[str], None]
+    ) -> None:
+        self._ledger = ledger
+        self._experiment = experiment
+        self._uri = uri(ledger.out, configured)
+        self._artifacts = None if configured else (ledger.out / "mlartifacts").resolve().as_uri()
+        self._study = study
+        self._warn = warn
+        self._down = False
+        self._runs: dict[_Key, _Sent] = {}
+        self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+
+    # What the driver calls: each returns at once ----------------------------------------------------------------------
+
+    def begin(self, parameters: Mapping[str, Any]) -> None:
+        """Create the store, find the runs that are there, and send what the ledger holds and MLflow lacks."""
+        self._submit(self._begin, dict(parameters))
+
+    def trial(self, result: Result) -> None:
+        """Send one trial."""
+        self._submit(self._send_trial, result)
+
+    def candidate(self, candidate: str, metrics: Mapping[str, float], artifacts: Iterable[Path]) -> None:
+        """Send what a recipe reached over its folds."""
+        self._submit(self._send_summary, (candidate,), dict(metrics), list(artifacts), "FINISHED")
+
+    def finish(self, metrics: Mapping[str, float], artifacts: Iterable[Path], failed: bool = False) -> bool:
+        """Send the sweep's own numbers and files, end its run, and wait until all is sent; False where MLflow was down."""
+        self._submit(self._send_summary, (), dict(metrics), list(artifacts), "FAILED" if failed else "FINISHED")
+        self._sender.shutdown(wait=True)
+        return not self._down
+
+    def interrupt(self) -> None:
+        """End the open runs as killed; the next start takes them up again."""
+        self._submit(self._kill)
+        self._sender.shutdown(wait=True)
+
+    # What the sending thread does ---------------------------------------------------------------------------------------
+
+    def _submit(self, send: Callable[..., None], *arguments: Any) -> None:
+        self._sender.submit(self._guarded, send, *arguments)
+
+    def _guarded(self, send: Callable[..., None], *arguments: Any) -> None:
+        if self._down:
+            return
+        try:
+            send(*arguments)
+        except Exception as error:  # MLflow, its store and its HTTP client each raise their own
+            self._down = True
+            reason = str(error).strip().partition("\n")[0][:200]
+            self._warn(
+                f"MLflow at {self._uri} cannot be reached ({type(error).__name__}: {reason}). Training goes on; "
+                "the ledger keeps everything, and the next start of the same command sends what is missing"
+            )
+
+    def _begin(self, parameters: dict[str, Any]) -> None:
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._client = MlflowClient(tracking_uri=self._uri)
+        mlflow.set_tracking_uri(self._uri)  # where artifacts go is looked up globally
+        found = self._client.get_experiment_by_name(self._experiment)
+        self._experiment_id = (
+            found.experiment_id if found else self._client.create_experiment(self._experiment, self._artifacts)
+        )
+        self._study_id = self._ledger.study()["id"]
+        self._find_runs()
+        self._open((), self._study, parameters)
+        for result in self._ledger.results():
+            self._send_trial(result)
+
+    def _find_runs(self) -> None:
+        token = None
+        while True:
+            mine = f"tags.`{_STUDY}` = '{self._study_id}'"
+            page = self._client.search_runs([self._experiment_id], mine, max_results=1000, page_token=token)
+            for run in page:
+                key = tuple(run.data.tags[tag] for tag in (_CANDIDATE, _FOLD) if tag in run.data.tags)
+                self._runs[key] = _Sent(run.info.run_id, run.info.status, set(run.data.params))
+            token = page.token
+            if not token:
+                return
+
+    def _open(self, key: _Key, name: str, parameters: Mapping[str, Any]) -> str:
+        """Id of the run of a key, begun where there is none and taken up again where it had ended."""
+        sent = self._runs.get(key)
+        if sent is None:
+            tags = {_STUDY: self._study_id, **dict(zip((_CANDIDATE, _FOLD), key, strict=False))}
+            if key:
+                tags[_PARENT] = self._runs[key[:-1]].run_id
+            run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
+            sent = self._runs[key] = _Sent(run.info.run_id, "RUNNING", set())
+        elif sent.status != "RUNNING":
+            self._client.update_run(sent.run_id, status="RUNNING")
+            sent.status = "RUNNING"
+        new = {name: str(value)[:6000] for name, value in parameters.items() if name not in sent.parameters}
+        self._log(sent.run_id, "params", [Param(name, value) for name, value in new.items()], size=100)
+        sent.parameters |= set(new)
+        return sent.run_id
+
+    def _end(self, key: _Key, status: str) -> None:
+        self._client.set_terminated(self._runs[key].run_id, status=status)
+        self._runs[key].status = status
+
+    def _send_trial(self, result: Result) -> None:
+        # A run that ended as the ledger says it did was sent whole: its end is sent last.
+        status = "FINISHED" if result.status == "finished" else "FAILED"
+        if result.key in self._runs and self._runs[result.key].status == status:
+            return
+        self._open((result.candidate,), result.candidate, flat(result.recipe))
+        run_id = self._open(result.key, result.fold, {"fold": result.fold, **flat(result.recipe)})
+        self._client.set_tag(run_id, "moa_ray.status", result.status)
+        if result.error:
+            self._client.set_tag(run_id, "moa_ray.error", result.error[:5000])
+        epochs = _epoch_metrics(self._ledger.load(result).history)
+        self._metrics(run_id, [*epochs, ("seconds", result.seconds, 0), ("epochs", result.epochs, 0)])
+        self._end(result.key, status)
+
+    def _send_summary(self, key: _Key, metrics: dict[str, float], artifacts: list[Path], status: str) -> None:
+        if key not in self._runs or self._runs[key].status == status:
+            return
+        run_id = self._runs[key].run_id
+        self._metrics(run_id, [(name, value, 0) for name, value in metrics.items()])
+        for path in artifacts:
+            self._client.log_artifact(run_id, str(path))
+        self._end(key, status)
+
+    def _metrics(self, run_id: str, points: Iterable[tuple[str, float, int]]) -> None:
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, float(value), now, step) for name, value, step in points if math.isfinite(value)]
+        self._log(run_id, "metrics", metrics, size=1000)
+
+    def _log(self, run_id: str, kind: str, entities: list[Any], size: int) -> None:
+        """Send entities in batches of the size that MLflow takes at once."""
+        for start in range(0, len(entities), size):
+            self._client.log_batch(run_id, **{kind: entities[start : start + size]})
+
+    def _kill(self) -> None:
+        for key, sent in self._runs.items():
+            if sent.status == "RUNNING":
+                self._end(key, "KILLED")
+
+
+def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names."""
+    values: dict[str, Any] = {}
+    for key, value in plain.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return values
+
+
+def _epoch_metrics(history: pd.DataFrame | None) -> list[tuple[str, float, int]]:
+    if history is None or history.empty:
+        return []
+    long = history.melt(id_vars="epoch", var_name="name").dropna(subset="value")
+    return [(row.name, float(row.value), int(row.epoch)) for row in long.itertuples(index=False)]
