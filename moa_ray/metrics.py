@@ -1,0 +1,281 @@
+"""Metrics: tile predictions to wells to treatments, and how right they are. Pure functions over prediction tables.
+
+A prediction table has one row a held-out tile: its ``Metadata_*`` columns, ``fold``, ``candidate``, ``backbone``, and
+one ``prob_<label>`` a class. The unit that counts is the treatment.
+Source: Kensert et al. 2019, "median over fields, then replicates".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, f1_score
+from sklearn.metrics import log_loss as mean_log_loss
+
+from moa_ray.tables import (
+    BACKBONE,
+    CANDIDATE,
+    FOLD,
+    LABEL,
+    TILE_KEY,
+    TREATMENT,
+    WELL_KEY,
+    labels_of,
+    probability_column,
+    probability_columns,
+    require_columns,
+    require_unique,
+)
+
+How = Literal["median", "mean"]
+
+PREDICTED = "predicted"
+REPLICATES = "replicates"  # wells with at least one tile
+TILES = "tiles"
+
+_SCORES = (
+    *("k", "n", "treatment_accuracy", "wilson_low", "wilson_high", "well_accuracy", "tile_accuracy"),
+    *("macro_f1", "log_loss", "calibration_error"),
+)
+
+
+# From tiles to treatments ---------------------------------------------------------------------------------------------
+
+
+def aggregate(predictions: pd.DataFrame, over: Sequence[str], how: How = "median") -> pd.DataFrame:
+    """The median or mean of every probability, one row a group of the columns `over`, sorted by them.
+
+    Each probability is taken by itself: the rows of medians need not sum to 1.
+    Raises ValueError if a probability is missing.
+    """
+    if how not in ("median", "mean"):
+        raise ValueError(f"aggregate: 'median' or 'mean', but got {how!r}")
+    require_columns(predictions, over, "predictions")
+    columns = probability_columns(predictions)
+    missing = int(predictions[columns].isna().any(axis=1).sum())
+    if missing:
+        raise ValueError(f"predictions: {missing} of {len(predictions)} rows lack a probability")
+    wide = predictions[[*over, *columns]].astype(dict.fromkeys(columns, np.float64))
+    return wide.groupby(list(over), dropna=False).agg(how).reset_index()
+
+
+def wells(predictions: pd.DataFrame, how: How = "median") -> pd.DataFrame:
+    """One row a candidate and well (a replicate): its label, the predicted one, the probabilities, how many tiles.
+
+    Raises ValueError if a tile is predicted twice by one candidate, if a well's treatment carries two labels, or if a
+    true label has no probability.
+    """
+    key = [CANDIDATE, *TILE_KEY]
+    require_columns(predictions, [*key, *TREATMENT, LABEL, FOLD, BACKBONE], "predictions")
+    require_unique(predictions, key, "predictions")
+    return _collapse(predictions.assign(**{TILES: 1}), [CANDIDATE, *WELL_KEY, *TREATMENT], how, [TILES])
+
+
+def treatments(predictions: pd.DataFrame, how: How = "median") -> pd.DataFrame:
+    """One row a candidate and treatment: its label, the predicted one, the probabilities, how many wells and tiles.
+
+    Probabilities are aggregated over the tiles of each well, then over the wells that are there; a replicate without
+    tiles is left out. They are not renormalised. A treatment that several folds predicted names them all.
+    Raises ValueError as `wells` does.
+    """
+    by_well = wells(predictions, how).assign(**{REPLICATES: 1})
+    return _collapse(by_well, [CANDIDATE, *TREATMENT], how, [REPLICATES, TILES])
+
+
+def predicted(table: pd.DataFrame) -> pd.Series:
+    """The label with the highest probability, row by row; of equal ones the first in the table's order."""
+    names = np.array(labels_of(table), dtype=object)
+    return pd.Series(names[_matrix(table).argmax(axis=1)], index=table.index, name=PREDICTED, dtype=str)
+
+
+def renormalise(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table with probabilities that sum to 1; a row of zeros knows nothing and becomes even."""
+    columns = probability_columns(table)
+    values = _matrix(table)
+    total = values.sum(axis=1, keepdims=True)
+    even = np.full_like(values, 1 / len(columns))
+    return table.assign(**dict(zip(columns, np.divide(values, total, out=even, where=total > 0).T, strict=True)))
+
+
+def _collapse(table: pd.DataFrame, over: list[str], how: How, counts: list[str]) -> pd.DataFrame:
+    """Aggregate the probabilities over groups; labels are carried along, counts are added up."""
+    _require_labels(table)
+    grouped = table.groupby(over, dropna=False)
+    torn = grouped[LABEL].nunique()
+    if (torn > 1).any():
+        first = dict(zip(over, torn.index[torn > 1][0], strict=True))
+        found = ", ".join(sorted(table.merge(pd.DataFrame([first]), on=over)[LABEL].unique()))
+        raise ValueError(f"predictions: {int((torn > 1).sum())} groups carry two labels, the first is {first}: {found}")
+    carried = grouped.agg(
+        **{
+            BACKBONE: (BACKBONE, "first"),
+            LABEL: (LABEL, "first"),
+            FOLD: (FOLD, lambda folds: "; ".join(sorted(set(folds)))),
+            **{name: (name, "sum") for name in counts},
+        }
+    ).reset_index()
+    joined = carried.merge(aggregate(table, over, how), on=over, validate="one_to_one")
+    joined[PREDICTED] = predicted(joined)
+    names = [*over, BACKBONE, FOLD, LABEL, PREDICTED, *counts, *probability_columns(table)]
+    return joined[names]
+
+
+def _require_labels(table: pd.DataFrame) -> None:
+    missing = int(table[LABEL].isna().sum())
+    if missing:
+        raise ValueError(
+            f"predictions: {LABEL} is missing in {missing} of {len(table)} rows; predict labelled wells only"
+        )
+    unknown = sorted(set(table[LABEL]) - set(labels_of(table)))
+    if unknown:
+        raise ValueError(
+            f"predictions: no column {probability_column(unknown[0])} for the true label {unknown[0]!r}; "
+            f"there are probabilities for {', '.join(labels_of(table)) or 'no label'}"
+        )
+
+
+def _matrix(table: pd.DataFrame) -> np.ndarray:
+    values: np.ndarray = table[probability_columns(table)].to_numpy(dtype=np.float64)
+    return values
+
+
+# How right they are ---------------------------------------------------------------------------------------------------
+
+
+def accuracy(table: pd.DataFrame) -> float:
+    """Share of rows whose most probable label is the true one."""
+    return float((predicted(table) == table[LABEL]).mean())
+
+
+def macro_f1(table: pd.DataFrame) -> float:
+    """Mean of the labels' F1 scores, over the labels that occur as true or predicted ones."""
+    return float(f1_score(table[LABEL], predicted(table), average="macro", zero_division=0))
+
+
+def log_loss(table: pd.DataFrame) -> float:
+    """Mean negative log of the renormalised probability of the true label, in nats."""
+    names = sorted(labels_of(table))
+    values = renormalise(table)[[probability_column(name) for name in names]].to_numpy(dtype=np.float64)
+    return float(mean_log_loss(table[LABEL], values, labels=names))
+
+
+def calibration_error(table: pd.DataFrame, bins: int = 10) -> float:
+    """Expected calibration error: |accuracy - confidence| over bins of equal width, weighted by their rows.
+
+    Confidence is the highest renormalised probability.
+    Source: Naeini et al. 2015; Guo et al. 2017.
+    """
+    confidence = _matrix(renormalise(table)).max(axis=1)
+    right = (predicted(table) == table[LABEL]).to_numpy(dtype=np.float64)
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(number, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(table))
+
+
+def confusion(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """How many rows of each true label (rows) were taken for each label (columns)."""
+    counts = confusion_matrix(table[LABEL], predicted(table), labels=list(labels))
+    return pd.DataFrame(
+        counts, index=pd.Index(labels, name=LABEL, dtype=str), columns=pd.Index(labels, name=PREDICTED, dtype=str)
+    )
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share k of n; (0, 1) where n is 0."""
+    if n == 0:
+        return 0.0, 1.0
+    interval = binomtest(int(k), int(n)).proportion_ci(confidence_level=level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def majority(table: pd.DataFrame) -> tuple[str, int, int]:
+    """The most frequent true label, its rows k, and all rows n: what one gets right without looking."""
+    counts = table[LABEL].value_counts()
+    label = min(counts.index[counts == counts.max()])
+    return str(label), int(counts[label]), len(table)
+
+
+def scores(predictions: pd.DataFrame, how: How = "median") -> dict[str, float]:
+    """The scores of one candidate's tile predictions.
+
+    k, n : treatments right, and all
+    treatment_accuracy, wilson_low, wilson_high : k of n and its 95 % interval
+    well_accuracy, tile_accuracy : the same share over wells and over tiles
+    macro_f1, log_loss, calibration_error : over treatments
+    Raises ValueError if there is not exactly one candidate, and as `wells` does.
+    """
+    require_columns(predictions, [CANDIDATE], "predictions")
+    if predictions[CANDIDATE].nunique() != 1:
+        raise ValueError(f"scores: predictions of one candidate, but got {predictions[CANDIDATE].nunique()}")
+    table = treatments(predictions, how)
+    k, n = int((table[PREDICTED] == table[LABEL]).sum()), len(table)
+    low, high = wilson(k, n)
+    by_well, by_tile = accuracy(wells(predictions, how)), accuracy(predictions)
+    rest = macro_f1(table), log_loss(table), calibration_error(table)
+    return dict(zip(_SCORES, (k, n, k / n, low, high, by_well, by_tile, *rest), strict=True))
+
+
+# Candidates beside each other -----------------------------------------------------------------------------------------
+
+
+def leaderboard(
+    predictions: pd.DataFrame,
+    trials: pd.DataFrame,
+    recipes: Mapping[str, Mapping[str, Any]],
+    n_folds: int,
+    how: How = "median",
+) -> pd.DataFrame:
+    """One row a candidate, best first.
+
+    A candidate that lacks a fold ranks below every complete one whatever it scores: its treatments are others. Complete
+    ones are ordered by treatment accuracy, then log-loss; the others by the folds that they finished first.
+
+    predictions : of all candidates; may be empty
+    trials : one row a trial: candidate, fold, status, epochs, seconds
+    recipes : the hyperparameters of every candidate; those that differ get a column each, nested ones dotted
+    n_folds : folds that a candidate has to finish
+    Raises ValueError if a prediction or trial belongs to no recipe.
+    """
+    require_columns(trials, [CANDIDATE, FOLD, "status", "epochs", "seconds"], "trials")
+    require_unique(trials, [CANDIDATE, FOLD], "trials")
+    found = set(trials[CANDIDATE]) | (set(predictions[CANDIDATE]) if len(predictions) else set())
+    if not found <= set(recipes):
+        raise ValueError(f"leaderboard: candidates without a recipe: {', '.join(sorted(found - set(recipes)))}")
+    rows = [_standing(candidate, predictions, trials, n_folds, how) for candidate in recipes]
+    table = _hyperparameters(recipes).merge(pd.DataFrame(rows), on=CANDIDATE, validate="one_to_one")
+    table["_unfinished"] = (n_folds - table["folds_finished"]).clip(lower=0)
+    order = ["_unfinished", "treatment_accuracy", "log_loss", CANDIDATE]
+    table = table.sort_values(order, ascending=[True, False, True, True], ignore_index=True)
+    return table.drop(columns="_unfinished")
+
+
+def _standing(
+    candidate: str, predictions: pd.DataFrame, trials: pd.DataFrame, n_folds: int, how: How
+) -> dict[str, Any]:
+    """What one candidate has done and how it scored."""
+    own = trials[trials[CANDIDATE] == candidate]
+    finished = int((own["status"] == "finished").sum())
+    standing = {
+        CANDIDATE: candidate,
+        "complete": finished >= n_folds,
+        "folds_finished": finished,
+        "folds_failed": len(own) - finished,
+        "n_folds": n_folds,
+        "epochs_trained": int(own["epochs"].sum()),
+    }
+    predicted_tiles = predictions[predictions[CANDIDATE] == candidate] if len(predictions) else predictions
+    unknown = {**dict.fromkeys(_SCORES, float("nan")), "k": 0, "n": 0}
+    scored = scores(predicted_tiles, how) if len(predicted_tiles) else unknown
+    return {**standing, **scored, "seconds": float(own["seconds"].sum())}
+
+
+def _hyperparameters(recipes: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Candidate, backbone, weights, and the hyperparameters by which the candidates differ."""
+    flat = pd.json_normalize([dict(recipe) for recipe in recipes.values()])
+    shown = flat.map(lambda value: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value)
+    differing = [name for name in shown.columns if len({repr(value) for value in shown[name]}) > 1]
+    names = list(dict.fromkeys([BACKBONE, "weights", *differing]))
+    require_columns(shown, names, "recipes")
+    return shown[names].assign(**{CANDIDATE: list(recipes)})[[CANDIDATE, *names]]
