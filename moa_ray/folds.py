@@ -151,7 +151,8 @@ def _reason(fields: pd.DataFrame, fold: Fold) -> str | None:
     lacking = sorted(held_out - trained)
     if lacking:
         names = ", ".join(repr(label) for label in lacking)
-        return f"no training field is left for label {names}; hold out fewer columns or drop the label"
+        advice = "hold out fewer columns" if fold.also else "hold out another column"
+        return f"no training field is left for label {names}; {advice} or drop the label"
     if len(trained) < 2:
         return f"training fields of at least 2 labels are needed, but {len(trained)} is left"
     return None
