@@ -80,8 +80,11 @@ def treatments(predictions: pd.DataFrame, how: How = "median") -> pd.DataFrame:
     tiles is left out. They are not renormalised. A treatment that several folds predicted names them all.
     Raises ValueError as `wells` does.
     """
-    by_well = wells(predictions, how).assign(**{REPLICATES: 1})
-    return _collapse(by_well, [CANDIDATE, *TREATMENT], how, [REPLICATES, TILES])
+    return _over_wells(wells(predictions, how), how)
+
+
+def _over_wells(by_well: pd.DataFrame, how: How) -> pd.DataFrame:
+    return _collapse(by_well.assign(**{REPLICATES: 1}), [CANDIDATE, *TREATMENT], how, [REPLICATES, TILES])
 
 
 def predicted(table: pd.DataFrame) -> pd.Series:
@@ -209,12 +212,13 @@ def scores(predictions: pd.DataFrame, how: How = "median") -> dict[str, float]:
     require_columns(predictions, [CANDIDATE], "predictions")
     if predictions[CANDIDATE].nunique() != 1:
         raise ValueError(f"scores: predictions of one candidate, but got {predictions[CANDIDATE].nunique()}")
-    table = treatments(predictions, how)
+    by_well = wells(predictions, how)
+    table = _over_wells(by_well, how)
     k, n = int((table[PREDICTED] == table[LABEL]).sum()), len(table)
     low, high = wilson(k, n)
-    by_well, by_tile = accuracy(wells(predictions, how)), accuracy(predictions)
+    shares = k / n, low, high, accuracy(by_well), accuracy(predictions)
     rest = macro_f1(table), log_loss(table), calibration_error(table)
-    return dict(zip(_SCORES, (k, n, k / n, low, high, by_well, by_tile, *rest), strict=True))
+    return dict(zip(_SCORES, (k, n, *shares, *rest), strict=True))
 
 
 # Candidates beside each other -----------------------------------------------------------------------------------------
@@ -249,6 +253,12 @@ def leaderboard(
     order = ["_unfinished", "treatment_accuracy", "log_loss", CANDIDATE]
     table = table.sort_values(order, ascending=[True, False, True, True], ignore_index=True)
     return table.drop(columns="_unfinished")
+
+
+def hyperparameters(board: pd.DataFrame) -> list[str]:
+    """The columns of a leaderboard that hold the hyperparameters by which its candidates differ."""
+    columns = list(board.columns)
+    return columns[columns.index("weights") + 1 : columns.index("complete")]
 
 
 def _standing(

@@ -34,9 +34,6 @@ class Augmentation:
         _require(all(f >= 0 for f in self.channel_jitter), "channel_jitter must not be negative", self.channel_jitter)
 
 
-NO_AUGMENTATION = Augmentation(orientations=False, channel_jitter=(), blur=0.0, noise=0.0)
-
-
 @dataclass(frozen=True)
 class Recipe:
     """The hyperparameters of one training: what a trial is made of, except its fold.
@@ -49,7 +46,7 @@ class Recipe:
     schedule : ``constant``; ``step`` divides by ten after each third of the epochs; ``cosine`` falls towards 0
     class_weights : ``balanced`` weighs a tile by n / (classes x count of its label), ``none`` by 1
     freeze : share of the backbone's layers, from the input on, that is not trained
-    precision : ``auto`` takes bfloat16 (float16 on older GPUs) where the device has it, else float32
+    precision : ``auto`` takes bfloat16 on a GPU, else float32
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -106,3 +103,6 @@ class Recipe:
 def _require(holds: bool, rule: str, value: object) -> None:
     if not holds:
         raise ValueError(f"{rule}, but got {value!r}")
+
+
+NO_AUGMENTATION = Augmentation(orientations=False, channel_jitter=(), blur=0.0, noise=0.0)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from moa_ray.images import Preparation
-from moa_ray.models import BACKBONES, native_size
+from moa_ray.backbones import BACKBONES, native_size
 from moa_ray.recipe import Recipe
 from moa_ray.screens.synthetic import Painting
 

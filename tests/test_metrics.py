@@ -257,10 +257,10 @@ def test_an_unfinished_score_never_competes() -> None:
 def test_leaderboard_shows_the_hyperparameters_that_differ() -> None:
     board = metrics.leaderboard(*study(), RECIPES, n_folds=2)
     assert board.columns[:5].tolist() == [CANDIDATE, "backbone", "weights", "augment.blur", "augment.channel_jitter"]
-    assert "epochs" not in board
+    assert metrics.hyperparameters(board) == ["augment.blur", "augment.channel_jitter"]
 
 
-@few
+@settings(max_examples=10, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_leaderboard_does_not_depend_on_row_order(order) -> None:
     tables = [table.iloc[order.sample(range(len(table)), len(table))] for table in study()]

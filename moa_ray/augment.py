@@ -1,0 +1,111 @@
+"""Augmentation as Keras layers: random per image, on the accelerator, active in training only, on every backend.
+
+Images are float (batch, height, width, channels) on the 0..255 scale. Each layer draws from a seed generator of its own,
+whose state a trial sets anew, so that the same seed and fold give the same draws whatever runs beside it.
+Source: Kensert et al. 2019, supplement.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from moa_ray.recipe import Augmentation
+
+Tensor = Any
+
+
+class _RandomLayer(keras.layers.Layer):  # type: ignore[misc]
+    """Passes images on unchanged outside training."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", **kwargs)
+        self.seed_generator = keras.random.SeedGenerator(seed=0)
+
+    def call(self, images: Tensor, training: bool = False) -> Tensor:
+        return self.augment(images) if training else images
+
+    def augment(self, images: Tensor) -> Tensor:
+        """The images, changed at random."""
+        raise NotImplementedError
+
+    def _heads(self, images: Tensor, probability: float) -> Tensor:
+        """One coin a image, shape (batch, 1, 1, 1)."""
+        draws = keras.random.uniform((ops.shape(images)[0], 1, 1, 1), seed=self.seed_generator)
+        return draws < probability
+
+
+class Orientations(_RandomLayer):
+    """One of the eight rotations and mirrors, drawn evenly; images must be square."""
+
+    def augment(self, images: Tensor) -> Tensor:
+        """Three coins: mirror left-right, mirror up-down, transpose. Together they make all eight."""
+        images = ops.where(self._heads(images, 0.5), ops.flip(images, axis=2), images)
+        images = ops.where(self._heads(images, 0.5), ops.flip(images, axis=1), images)
+        return ops.where(self._heads(images, 0.5), ops.transpose(images, (0, 2, 1, 3)), images)
+
+
+class ChannelJitter(_RandomLayer):
+    """Each channel of each image times one of some factors, drawn evenly."""
+
+    def __init__(self, factors: tuple[float, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factors = tuple(factors)
+
+    def augment(self, images: Tensor) -> Tensor:
+        """The images times their factors."""
+        shape = (ops.shape(images)[0], 1, 1, images.shape[-1])
+        drawn = keras.random.randint(shape, 0, len(self.factors), seed=self.seed_generator)
+        return images * ops.take(ops.convert_to_tensor(self.factors, dtype="float32"), drawn)
+
+
+class MeanFilter(_RandomLayer):
+    """A 3 x 3 mean filter on some images; the border is continued by its mirror image."""
+
+    def __init__(self, probability: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.probability = probability
+
+    def augment(self, images: Tensor) -> Tensor:
+        """The images, some of them blurred: means over rows, then over columns."""
+        height, width = images.shape[1:3]
+        padded = ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+        rows = (padded[:, :height] + padded[:, 1 : height + 1] + padded[:, 2:]) / 3.0
+        means = (rows[:, :, :width] + rows[:, :, 1 : width + 1] + rows[:, :, 2:]) / 3.0
+        return ops.where(self._heads(images, self.probability), means, images)
+
+
+class GaussianNoise(_RandomLayer):
+    """Gaussian noise of a variance, in squared grey levels, on some images."""
+
+    def __init__(self, probability: float, variance: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.probability = probability
+        self.deviation = variance**0.5
+
+    def augment(self, images: Tensor) -> Tensor:
+        """The images, some of them with noise."""
+        noise = keras.random.normal(ops.shape(images), stddev=self.deviation, seed=self.seed_generator)
+        return ops.where(self._heads(images, self.probability), images + noise, images)
+
+
+class ClipToGrey(_RandomLayer):
+    """Values back into 0..255."""
+
+    def augment(self, images: Tensor) -> Tensor:
+        """The images, clipped."""
+        return ops.clip(images, 0.0, 255.0)
+
+
+def layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
+    """The layers that an augmentation asks for, in the paper's order; what is switched off is not there."""
+    chosen: list[keras.layers.Layer] = []
+    if augmentation.orientations:
+        chosen.append(Orientations())
+    if augmentation.channel_jitter:
+        chosen.append(ChannelJitter(augmentation.channel_jitter))
+    if augmentation.blur:
+        chosen.append(MeanFilter(augmentation.blur))
+    if augmentation.noise and augmentation.noise_variance:
+        chosen.append(GaussianNoise(augmentation.noise, augmentation.noise_variance))
+    return [*chosen, ClipToGrey()] if chosen else []

@@ -1,0 +1,304 @@
+"""Figures: tables in, matplotlib figures out.
+
+Drawn through matplotlib's objects, so that no figure lives in a global state. Colours are those of Okabe and Ito, which
+people with any colour vision tell apart.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from moa_ray import metrics
+from moa_ray.tables import (
+    BACKBONE,
+    CANDIDATE,
+    COMPOUND,
+    CONCENTRATION,
+    FOLD,
+    LABEL,
+    labels_of,
+    probability_column,
+    require_columns,
+)
+
+BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA0A6", "#202124"
+_CURVES = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MARKERS = "osD^vPX"
+_SHADES = LinearSegmentedColormap.from_list("shades", ["#E3EEF6", BLUE])
+_CHANNEL_COLOURS = ("red", "green", "blue")
+
+STRETCH = (1.0, 99.8)  # percentiles of a channel that become black and full colour
+_SAVED = {"svg.hashsalt": "moa_ray", "svg.fonttype": "path"}  # the same file for the same figure, on any machine
+_SHOWN_EPOCHS = 25  # up to here each epoch gets a marker
+
+
+# Keeping --------------------------------------------------------------------------------------------------------------
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text; letters are drawn, so that it looks the same without any font."""
+    return _bytes(figure, "svg", metadata={"Date": None, "Creator": None}).decode()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, 160 pixels an inch."""
+    return _bytes(figure, "png", dpi=160, metadata={"Software": None})
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write NAME.svg and NAME.png into a folder; returns both paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / f"{name}.svg", folder / f"{name}.png"
+    paths[0].write_text(svg(figure), encoding="utf-8")
+    paths[1].write_bytes(png(figure))
+    return paths
+
+
+def _bytes(figure: Figure, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_SAVED):
+        figure.savefig(buffer, format=kind, facecolor="white", bbox_inches="tight", pad_inches=0.08, **options)
+    return buffer.getvalue()
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+def accuracy_over_epochs(history: pd.DataFrame) -> Figure:
+    """Accuracy by epoch, mean and one standard deviation over folds; one colour a backbone and weights.
+
+    history : one row an epoch: candidate, backbone, weights, fold, epoch, accuracy, validation_accuracy (may be missing).
+        Candidates with the same backbone and weights are averaged within each fold first.
+    """
+    columns = [CANDIDATE, BACKBONE, "weights", FOLD, "epoch", "accuracy", "validation_accuracy"]
+    require_columns(history, columns, "history")
+    figure, axes = _canvas(8.4, 4.2)
+    groups = list(history.groupby([BACKBONE, "weights"]))
+    validated = pd.to_numeric(history["validation_accuracy"]).notna().any()
+    for number, (_, rows) in enumerate(groups):
+        colour, marker = _CURVES[number % len(_CURVES)], _MARKERS[(number // len(_CURVES)) % len(_MARKERS)]
+        _curve(axes, rows, "accuracy", colour, marker, dashed=True)
+        _curve(axes, rows, "validation_accuracy", colour, marker, dashed=False)
+    _name_curves(axes, [_curve_name(backbone, weights) for (backbone, weights), _ in groups], validated)
+    axes.set(xlabel="epoch", ylabel="accuracy by tile", ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(axis="y", color="#E6E6E6")
+    return figure
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, marker: str, dashed: bool) -> None:
+    by_fold = rows.assign(value=pd.to_numeric(rows[column])).groupby([FOLD, "epoch"])["value"].mean()
+    over_folds = by_fold.dropna().groupby("epoch")
+    mean, spread = over_folds.mean(), over_folds.std(ddof=0)
+    if mean.empty:
+        return
+    shown = marker if len(mean) <= _SHOWN_EPOCHS else None
+    style = "--" if dashed else "-"
+    axes.plot(mean.index, mean, color=colour, linestyle=style, marker=shown, markersize=4, linewidth=1.8)
+    low, high = (mean - spread).clip(0, 1), (mean + spread).clip(0, 1)
+    axes.fill_between(mean.index, low, high, color=colour, alpha=0.08 if dashed else 0.18, linewidth=0)
+
+
+def _name_curves(axes: Axes, names: Sequence[str], validated: bool) -> None:
+    handles = [
+        Line2D(
+            [], [], color=_CURVES[i % len(_CURVES)], marker=_MARKERS[(i // len(_CURVES)) % len(_MARKERS)], label=name
+        )
+        for i, name in enumerate(names)
+    ]
+    handles.append(Line2D([], [], color=INK, linestyle="--", label="training"))
+    if validated:
+        handles.append(Line2D([], [], color=INK, linestyle="-", label="validation wells"))
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=9)
+
+
+def _curve_name(backbone: str, weights: str) -> str:
+    name = PurePath(weights).name
+    return f"{backbone},\n{name if len(name) <= 36 else name[:33] + '...'}"
+
+
+# Treatments -----------------------------------------------------------------------------------------------------------
+
+
+def confusion(counts: pd.DataFrame) -> Figure:
+    """How many treatments of each true label (rows) were taken for each label (columns); zeros are left white.
+
+    counts : as `metrics.confusion` makes it. The shade is the share of the row.
+    """
+    labels, n = list(counts.index), len(counts)
+    figure, axes = _canvas(0.5 * n + 3.2, 0.42 * n + 2.4)
+    totals = counts.sum(axis=1).to_numpy()
+    shares = np.divide(counts.to_numpy(), totals[:, None], out=np.zeros((n, n)), where=totals[:, None] > 0)
+    axes.imshow(np.ma.masked_equal(shares, 0), cmap=_SHADES, vmin=0, vmax=1, aspect="auto")
+    for row, column in np.argwhere(counts.to_numpy() > 0):
+        ink = "white" if shares[row, column] > 0.55 else INK
+        axes.text(column, row, str(counts.iat[row, column]), ha="center", va="center", color=ink, fontsize=10)
+    axes.set_xticks(range(n), labels, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(n), [f"{label}  ({total})" for label, total in zip(labels, totals, strict=True)])
+    axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#D9D9D9", linewidth=0.6)
+    axes.tick_params(which="both", length=0)
+    axes.set(xlabel="predicted label", ylabel="true label  (treatments)")
+    for side in axes.spines.values():
+        side.set_color("#D9D9D9")
+    return figure
+
+
+def accuracies(board: pd.DataFrame, baseline: float | None = None, most: int = 30) -> Figure:
+    """Treatment accuracy of the best candidates with Wilson's 95 % intervals; incomplete ones are hollow and say so.
+
+    board : as `metrics.leaderboard` makes it
+    baseline : accuracy of the majority class, drawn as a line
+    """
+    shown = board[board["n"] > 0].head(most)
+    figure, axes = _canvas(8.4, 0.52 * len(shown) + 1.3)
+    names = ["backbone", *(["weights"] if board["weights"].nunique() > 1 else []), *metrics.hyperparameters(board)]
+    for row, standing in enumerate(shown.to_dict("records")):
+        share, low, high = (standing[name] for name in ("treatment_accuracy", "wilson_low", "wilson_high"))
+        colour = BLUE if standing["complete"] else GREY
+        fill = colour if standing["complete"] else "white"
+        axes.plot([low, high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
+        axes.plot(share, row, "o", color=colour, markerfacecolor=fill, markeredgewidth=1.8, markersize=8)
+        axes.text(1.02, row, _counted(standing), va="center", fontsize=9, color=INK)
+    axes.set_yticks(range(len(shown)), [_named(standing, names) for standing in shown.to_dict("records")], fontsize=9)
+    axes.set(xlim=(0, 1), ylim=(max(len(shown), 1) - 0.5, -0.5), xlabel="accuracy by treatment")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(axis="x", color="#E6E6E6")
+    if baseline is not None:
+        axes.axvline(baseline, color=ORANGE, linestyle=":", linewidth=1.8)
+        axes.text(baseline, -0.55, "majority class", color=ORANGE, ha="center", va="bottom", fontsize=9)
+    return figure
+
+
+def _counted(standing: Mapping[str, Any]) -> str:
+    text = f"{standing['k']} of {standing['n']}"
+    if standing["complete"]:
+        return text
+    return f"{text}\n{standing['folds_finished']} of {standing['n_folds']} folds"
+
+
+def _named(standing: Mapping[str, Any], names: Sequence[str]) -> str:
+    """A candidate in words, in lines of two hyperparameters."""
+    values = [PurePath(str(standing[name])).name for name in names]
+    words = [
+        value if name in (BACKBONE, "weights") else f"{name} {value}" for name, value in zip(names, values, strict=True)
+    ]
+    return "\n".join(", ".join(words[start : start + 3]) for start in range(0, len(words), 3))
+
+
+def wrong_treatments(treatments: pd.DataFrame, most: int = 24, labels_each: int = 3) -> Figure:
+    """The probabilities of treatments that were taken for another label, the surest mistake first.
+
+    treatments : of one candidate, as `metrics.treatments` makes it
+    Each panel has the most probable labels and the true one.
+    """
+    wrong = surest_mistakes(treatments).head(most)
+    columns = min(2, max(1, len(wrong)))
+    rows = max(1, -(-len(wrong) // columns))
+    figure = Figure(figsize=(5.2 * columns, 1.45 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    for axes in grid.flat[len(wrong) :]:
+        axes.set_axis_off()
+    if wrong.empty:
+        grid[0, 0].text(0.5, 0.5, "no treatment went wrong", ha="center", va="center")
+    for axes, (_, treatment) in zip(grid.flat, wrong.iterrows(), strict=False):
+        _bars(axes, treatment, _panel_labels(treatment, labels_of(wrong), labels_each))
+    return figure
+
+
+def surest_mistakes(treatments: pd.DataFrame) -> pd.DataFrame:
+    """The treatments that went wrong, by falling probability of the predicted label."""
+    wrong = treatments[treatments[metrics.PREDICTED] != treatments[LABEL]]
+    columns = [probability_column(label) for label in labels_of(wrong)]
+    return wrong.loc[wrong[columns].max(axis=1).sort_values(ascending=False, kind="stable").index]
+
+
+def _panel_labels(treatment: pd.Series, labels: list[str], labels_each: int) -> list[str]:
+    ordered = sorted(labels, key=lambda label: -treatment[probability_column(label)])
+    shown = ordered[:labels_each]
+    return shown if treatment[LABEL] in shown else [*shown, treatment[LABEL]]
+
+
+def _bars(axes: Axes, treatment: pd.Series, labels: list[str]) -> None:
+    values = [float(treatment[probability_column(label)]) for label in labels]
+    is_true = [label == treatment[LABEL] for label in labels]
+    colours = [
+        GREEN if true else ORANGE if label == treatment[metrics.PREDICTED] else GREY
+        for label, true in zip(labels, is_true, strict=True)
+    ]
+    axes.barh(range(len(labels)), values, color=colours, height=0.72)
+    for row, value in enumerate(values):
+        axes.text(value + 0.015, row, f"{value:.2f}" + (" (true)" if is_true[row] else ""), va="center", fontsize=9)
+    axes.set_yticks(range(len(labels)), labels, fontsize=9)
+    for tick, true in zip(axes.get_yticklabels(), is_true, strict=True):
+        tick.set_fontweight("bold" if true else "normal")
+    axes.set(xlim=(0, 1.2), ylim=(len(labels) - 0.4, -0.6), xticks=[0, 0.5, 1])
+    axes.set_title(f"{treatment[COMPOUND]}, {treatment[CONCENTRATION]:g} µmol/L", fontsize=10, loc="left")
+    axes.tick_params(length=0, labelsize=9)
+    _bare(axes)
+
+
+# Tiles ----------------------------------------------------------------------------------------------------------------
+
+
+def example_tiles(tiles: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
+    """A row of tiles for each label; the caption is `tiles_caption`.
+
+    tiles : for each label arrays of shape (size, size, 3), 0..255. Each channel is stretched between the percentiles
+        `STRETCH` of all tiles shown, so that labels can be compared.
+    """
+    columns = max((len(row) for row in tiles.values()), default=1)
+    figure = Figure(figsize=(1.15 * columns + 2.2, 1.18 * max(1, len(tiles))), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    grid = figure.subplots(max(1, len(tiles)), max(1, columns), squeeze=False)
+    low, high = _stretch_limits([tile for row in tiles.values() for tile in row])
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, (label, examples) in zip(grid, tiles.items(), strict=False):
+        row[0].text(-0.08, 0.5, label, transform=row[0].transAxes, ha="right", va="center", fontsize=10)
+        for axes, tile in zip(row, examples, strict=False):
+            axes.imshow(np.clip((tile - low) / (high - low), 0, 1))
+    return figure
+
+
+def tiles_caption(channels: Sequence[str | None]) -> str:
+    """What the colours of the example tiles are and how they were stretched."""
+    named = [f"{colour}: {name}" for colour, name in zip(_CHANNEL_COLOURS, channels, strict=False) if name]
+    return (
+        f"{', '.join(named)}. Each channel is stretched from its {STRETCH[0]:g}st to its {STRETCH[1]:g}th percentile "
+        "over all tiles shown."
+    )
+
+
+def _stretch_limits(tiles: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if not tiles:
+        return np.zeros(3), np.ones(3)
+    pixels = np.concatenate([tile.reshape(-1, 3) for tile in tiles])
+    low, high = np.percentile(pixels, STRETCH, axis=0)
+    return low, np.maximum(high, low + 1)
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_axisbelow(True)
+    _bare(axes)
+    return figure, axes
+
+
+def _bare(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

@@ -1,0 +1,286 @@
+"""The training core: fit one recipe on one fold. Plain Keras on any backend; it knows neither Ray nor MLflow.
+
+    trainer = Trainer(Data(tiles={96: array}, labels=labels, classes=("A", "B")))
+    outcome = fit(trainer, recipe, Split(train, validation, test), seed=[7])
+
+A trainer keeps one compiled model warm: the next trial of the same signature gets new weights and optimizer state, and
+nothing is traced again.
+"""
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moa_ray import models
+from moa_ray.recipe import Recipe
+
+Rows = NDArray[np.int64]
+Pretrained = Callable[[str, str, int], list[NDArray[Any]]]
+
+
+class Diverged(ValueError):
+    """The loss is no number any more."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"the loss became NaN or infinite in epoch {epoch}; lower the learning rate")
+        self.epoch = epoch
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on.
+
+    tiles : for each image size an array (n, size, size, 3) uint8, which may be mapped from a file
+    labels : class index of each tile, (n,)
+    """
+
+    tiles: Mapping[int, NDArray[np.uint8]]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the tiles to train on, to watch while training (may be empty), and to predict."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to; accuracies are over tiles, the training's while augmented."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial's history, a row an epoch, and its probabilities, (len(split.test), n_classes)."""
+
+    history: pd.DataFrame
+    predictions: NDArray[np.float32]
+
+
+def fit(trainer: "Trainer", recipe: Recipe, split: Split, seed: Sequence[int]) -> Outcome:
+    """Fit a recipe on a fold from beginning to end."""
+    training = trainer.start(recipe, split, seed)
+    history = pd.DataFrame([asdict(epoch) for epoch in training.epochs()])
+    return Outcome(history, training.predict(split.test))
+
+
+class Trainer:
+    """Fits recipes, one after the other, keeping the compiled model of the last one.
+
+    pretrained : (backbone, weights, image size) to the backbone's weights
+    """
+
+    def __init__(self, data: Data, pretrained: Pretrained = models.pretrained) -> None:
+        self._data = data
+        self._pretrained = pretrained
+        self._signature: tuple[Any, ...] | None = None
+        self._model: keras.Model | None = None
+
+    def start(self, recipe: Recipe, split: Split, seed: Sequence[int]) -> "Training":
+        """Begin a trial: every weight, optimizer and random state is set from the recipe and the seed alone."""
+        if self._model is None or signature(recipe) != self._signature:
+            self._model = None
+            keras.utils.clear_session()
+            gc.collect()
+            self._model = _compile(recipe, len(self._data.classes))
+            self._fresh = {v.path: np.array(v) for v in _with_fixed_start(self._model)}
+            self._signature = signature(recipe)
+        rng = np.random.default_rng([*seed, 0])
+        backbone = None
+        if recipe.weights != "random":
+            backbone = self._pretrained(recipe.backbone, recipe.weights, int(recipe.image_size))
+        _assign(self._model, self._fresh, backbone, rng)
+        return Training(self._model, self._data, recipe, split, seed)
+
+
+class Training:
+    """One trial under way."""
+
+    def __init__(self, model: keras.Model, data: Data, recipe: Recipe, split: Split, seed: Sequence[int]) -> None:
+        self._model, self._data, self._recipe, self._split, self._seed = model, data, recipe, split, seed
+        self._weights = class_weights(data.labels[split.train], len(data.classes))
+        if recipe.class_weights == "none":
+            self._weights = np.ones_like(self._weights)
+
+    def epochs(self) -> Iterator[Epoch]:
+        """Train an epoch each time the next one is asked for. Raises Diverged where the loss is no number."""
+        for epoch in range(1, self._recipe.epochs + 1):
+            rate = learning_rate(self._recipe, epoch)
+            self._model.optimizer.learning_rate.assign(rate)
+            begun = time.perf_counter()
+            order = np.random.default_rng([*self._seed, epoch]).permutation(self._split.train)
+            batches = _Batches(self._data, order, self._recipe, self._weights)
+            self._model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[_Watch(epoch)])
+            seconds = time.perf_counter() - begun
+            logs = self._model.history.history
+            yield Epoch(
+                epoch,
+                float(logs["loss"][-1]),
+                float(logs["accuracy"][-1]),
+                *self._validate(),
+                learning_rate=rate,
+                seconds=seconds,
+                images_per_second=len(order) / seconds,
+            )
+
+    def predict(self, rows: Rows) -> NDArray[np.float32]:
+        """Probabilities of the classes for rows of the tiles, (len(rows), n_classes), each row summing to 1."""
+        if not len(rows):
+            return np.zeros((0, len(self._data.classes)), dtype=np.float32)
+        probabilities = self._model.predict(_Batches(self._data, rows, self._recipe), verbose=0)
+        trimmed: NDArray[np.float32] = np.asarray(probabilities[: len(rows)], dtype=np.float32)
+        return trimmed
+
+    def _validate(self) -> tuple[float | None, float | None]:
+        """Log-loss and accuracy on the validation rows."""
+        rows = self._split.validation
+        if not len(rows):
+            return None, None
+        probabilities = self.predict(rows)
+        labels = self._data.labels[rows]
+        true = np.clip(probabilities[np.arange(len(rows)), labels], 1e-7, 1.0)
+        return float(-np.log(true).mean()), float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def signature(recipe: Recipe) -> tuple[Any, ...]:
+    """What a compiled model depends on; all else is assigned at the start of a trial."""
+    optimizer = (recipe.optimizer, recipe.momentum, recipe.weight_decay)
+    head = (recipe.dropout, recipe.l2, recipe.freeze, recipe.input_scaling, recipe.precision, recipe.augment)
+    return (recipe.backbone, recipe.image_size, recipe.batch_size, *optimizer, *head)
+
+
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """The learning rate of an epoch, counted from 1."""
+    done = (epoch - 1) / recipe.epochs
+    factors = {"constant": 1.0, "step": 0.1 ** math.floor(3 * done), "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+    return recipe.learning_rate * factors[recipe.schedule]
+
+
+def class_weights(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    """n / (classes x count) for each class, over the classes that occur; 0 for one that does not."""
+    counts = np.bincount(labels, minlength=n_classes)
+    present = counts > 0
+    weights = np.zeros(n_classes, dtype=np.float32)
+    weights[present] = len(labels) / (present.sum() * counts[present])
+    return weights
+
+
+class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches of one same shape: the last one is filled up from the beginning.
+
+    With class weights it yields (tiles, labels, weights) to fit on, without them tiles alone to predict.
+    """
+
+    def __init__(
+        self, data: Data, rows: Rows, recipe: Recipe, weights: NDArray[np.float32] | None = None
+    ) -> None:
+        super().__init__()
+        self._tiles = data.tiles[int(recipe.image_size)]
+        self._labels = data.labels
+        self._weights = weights
+        self._size = recipe.batch_size
+        self._rows = np.resize(rows, math.ceil(len(rows) / self._size) * self._size)
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._size
+
+    def __getitem__(self, index: int) -> Any:
+        rows = self._rows[index * self._size : (index + 1) * self._size]
+        # A memory map is read fastest in its own order.
+        order = np.argsort(rows, kind="stable")
+        tiles = np.empty((len(rows), *self._tiles.shape[1:]), dtype=np.uint8)
+        tiles[order] = self._tiles[rows[order]]
+        if self._weights is None:
+            return (tiles,)
+        labels = self._labels[rows]
+        return tiles, labels, self._weights[labels]
+
+
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends the training at the first batch whose loss is no number."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None and not math.isfinite(float(logs["loss"])):
+            raise Diverged(self._epoch)
+
+
+def _compile(recipe: Recipe, n_classes: int) -> keras.Model:
+    model = models.build(recipe, n_classes)
+    decay = {"weight_decay": recipe.weight_decay or None}
+    optimizer = {
+        "sgd": lambda: keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum, **decay),
+        "adam": lambda: keras.optimizers.Adam(recipe.learning_rate, **decay),
+        "adamw": lambda: keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay),
+    }[recipe.optimizer]()
+    # XLA makes first steps on a CPU many times slower; TensorFlow there runs without it.
+    slow = keras.backend.backend() == "tensorflow" and not models.has_gpu()
+    model.compile(
+        optimizer=optimizer,
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False if slow else "auto",
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _is_kernel(variable: Any) -> bool:
+    return len(variable.shape) > 1 and "kernel" in variable.path.rsplit("/", 1)[-1]
+
+
+def _random_states(model: keras.Model) -> list[Any]:
+    """States of the seed generators: what is a variable of the model but no weight."""
+    weights = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]
+
+
+def _with_fixed_start(model: keras.Model) -> list[Any]:
+    """The variables whose first value no draw decides: biases, normalisations, counters of the optimizer."""
+    scalars = [variable for variable in model.optimizer.variables if not variable.shape]
+    return [variable for variable in model.weights if not _is_kernel(variable)] + scalars
+
+
+def _assign(
+    model: keras.Model,
+    fresh: Mapping[str, NDArray[Any]],
+    backbone: list[NDArray[Any]] | None,
+    rng: np.random.Generator,
+) -> None:
+    """Set every variable of a compiled model as if it had just been built, seeded by `rng`."""
+    for variable in model.weights:
+        if _is_kernel(variable):
+            seed = int(rng.integers(2**31))
+            variable.assign(keras.initializers.GlorotUniform(seed=seed)(variable.shape, dtype=variable.dtype))
+        else:
+            variable.assign(fresh[variable.path])
+    if backbone is not None:
+        model.get_layer("backbone").set_weights(backbone)
+    for variable in _random_states(model):
+        variable.assign(rng.integers(2**31, size=variable.shape).astype("uint32"))
+    for variable in model.optimizer.variables:
+        variable.assign(fresh[variable.path] if not variable.shape else np.zeros(variable.shape))
