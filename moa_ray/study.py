@@ -76,7 +76,7 @@ class Study:
         """Open the screen and make the folds; problems of the data are gathered, not raised."""
         screen = _open_screen(sweep)
         folds = make_folds(screen.labelled, sweep.folds.hold_out)
-        problems = [*screen.problems, *check_hold_out(screen.fields, folds[0].columns[0])] if folds else screen.problems
+        problems = [*screen.problems, *check_hold_out(screen.fields, folds[0].column)] if folds else screen.problems
         return cls(sweep, screen, tuple(folds), tuple(problems))
 
     @property
