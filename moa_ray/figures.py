@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -39,7 +40,11 @@ _SHADES = LinearSegmentedColormap.from_list("shades", ["#E3EEF6", BLUE])
 _CHANNEL_COLOURS = ("red", "green", "blue")
 
 STRETCH = (1.0, 99.8)  # percentiles of a channel that become black and full colour
-_SAVED = {"svg.hashsalt": "moa_ray", "svg.fonttype": "path"}  # the same file for the same figure, on any machine
+_SAVED: dict[Any, Any] = {
+    "svg.hashsalt": "moa_ray",
+    "svg.fonttype": "path",
+}  # the same file for the same figure, on any machine
+_WORDS_A_LINE = 3
 _SHOWN_EPOCHS = 25  # up to here each epoch gets a marker
 
 
@@ -51,9 +56,9 @@ def svg(figure: Figure) -> str:
     return _bytes(figure, "svg", metadata={"Date": None, "Creator": None}).decode()
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG, 160 pixels an inch."""
-    return _bytes(figure, "png", dpi=160, metadata={"Software": None})
+def png(figure: Figure, dpi: int = 160) -> bytes:
+    """The figure as PNG, `dpi` pixels an inch."""
+    return _bytes(figure, "png", dpi=dpi, metadata={"Software": None})
 
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
@@ -78,8 +83,9 @@ def _bytes(figure: Figure, kind: str, **options: Any) -> bytes:
 def accuracy_over_epochs(history: pd.DataFrame) -> Figure:
     """Accuracy by epoch, mean and one standard deviation over folds; one colour a backbone and weights.
 
-    history : one row an epoch: candidate, backbone, weights, fold, epoch, accuracy, validation_accuracy (may be missing).
-        Candidates with the same backbone and weights are averaged within each fold first.
+    history : one row an epoch: candidate, backbone, weights, fold, epoch, accuracy, validation_accuracy (may be missing)
+    Candidates with the same backbone and weights are averaged within each fold first. Training is dashed, validation
+    solid; the spread is drawn for validation where there is one, else for training.
     """
     columns = [CANDIDATE, BACKBONE, "weights", FOLD, "epoch", "accuracy", "validation_accuracy"]
     require_columns(history, columns, "history")
@@ -88,8 +94,10 @@ def accuracy_over_epochs(history: pd.DataFrame) -> Figure:
     validated = pd.to_numeric(history["validation_accuracy"]).notna().any()
     for number, (_, rows) in enumerate(groups):
         colour, marker = _CURVES[number % len(_CURVES)], _MARKERS[(number // len(_CURVES)) % len(_MARKERS)]
-        _curve(axes, rows, "accuracy", colour, marker, dashed=True)
-        _curve(axes, rows, "validation_accuracy", colour, marker, dashed=False)
+        if not _curve(axes, rows, "validation_accuracy", colour, marker, "-", spread=True):
+            _curve(axes, rows, "accuracy", colour, marker, "--", spread=True)
+        else:
+            _curve(axes, rows, "accuracy", colour, marker, "--", spread=False)
     _name_curves(axes, [_curve_name(backbone, weights) for (backbone, weights), _ in groups], validated)
     axes.set(xlabel="epoch", ylabel="accuracy by tile", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -98,17 +106,17 @@ def accuracy_over_epochs(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, marker: str, dashed: bool) -> None:
+def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, marker: str, style: str, spread: bool) -> bool:
+    """Draw one mean curve; returns whether there was anything to draw."""
     by_fold = rows.assign(value=pd.to_numeric(rows[column])).groupby([FOLD, "epoch"])["value"].mean()
     over_folds = by_fold.dropna().groupby("epoch")
-    mean, spread = over_folds.mean(), over_folds.std(ddof=0)
-    if mean.empty:
-        return
+    mean, deviation = over_folds.mean(), over_folds.std(ddof=0)
     shown = marker if len(mean) <= _SHOWN_EPOCHS else None
-    style = "--" if dashed else "-"
     axes.plot(mean.index, mean, color=colour, linestyle=style, marker=shown, markersize=4, linewidth=1.8)
-    low, high = (mean - spread).clip(0, 1), (mean + spread).clip(0, 1)
-    axes.fill_between(mean.index, low, high, color=colour, alpha=0.08 if dashed else 0.18, linewidth=0)
+    if spread:
+        low, high = (mean - deviation).clip(0, 1), (mean + deviation).clip(0, 1)
+        axes.fill_between(mean.index, low, high, color=colour, alpha=0.15, linewidth=0)
+    return not mean.empty
 
 
 def _name_curves(axes: Axes, names: Sequence[str], validated: bool) -> None:
@@ -126,7 +134,7 @@ def _name_curves(axes: Axes, names: Sequence[str], validated: bool) -> None:
 
 def _curve_name(backbone: str, weights: str) -> str:
     name = PurePath(weights).name
-    return f"{backbone},\n{name if len(name) <= 36 else name[:33] + '...'}"
+    return f"{backbone},\n{_plain(name if len(name) <= 36 else name[:33] + '...')}"
 
 
 # Treatments -----------------------------------------------------------------------------------------------------------
@@ -145,8 +153,8 @@ def confusion(counts: pd.DataFrame) -> Figure:
     for row, column in np.argwhere(counts.to_numpy() > 0):
         ink = "white" if shares[row, column] > 0.55 else INK
         axes.text(column, row, str(counts.iat[row, column]), ha="center", va="center", color=ink, fontsize=10)
-    axes.set_xticks(range(n), labels, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(n), [f"{label}  ({total})" for label, total in zip(labels, totals, strict=True)])
+    axes.set_xticks(range(n), [_plain(label) for label in labels], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(n), [f"{_plain(label)}  ({total})" for label, total in zip(labels, totals, strict=True)])
     axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#D9D9D9", linewidth=0.6)
@@ -164,8 +172,8 @@ def accuracies(board: pd.DataFrame, baseline: float | None = None, most: int = 3
     baseline : accuracy of the majority class, drawn as a line
     """
     shown = board[board["n"] > 0].head(most)
-    figure, axes = _canvas(8.4, 0.52 * len(shown) + 1.3)
     names = ["backbone", *(["weights"] if board["weights"].nunique() > 1 else []), *metrics.hyperparameters(board)]
+    figure, axes = _canvas(8.4, (0.3 + 0.17 * -(-len(names) // _WORDS_A_LINE)) * len(shown) + 1.3)
     for row, standing in enumerate(shown.to_dict("records")):
         share, low, high = (standing[name] for name in ("treatment_accuracy", "wilson_low", "wilson_high"))
         colour = BLUE if standing["complete"] else GREY
@@ -191,12 +199,13 @@ def _counted(standing: Mapping[str, Any]) -> str:
 
 
 def _named(standing: Mapping[str, Any], names: Sequence[str]) -> str:
-    """A candidate in words, in lines of two hyperparameters."""
-    values = [PurePath(str(standing[name])).name for name in names]
-    words = [
-        value if name in (BACKBONE, "weights") else f"{name} {value}" for name, value in zip(names, values, strict=True)
-    ]
-    return "\n".join(", ".join(words[start : start + 3]) for start in range(0, len(words), 3))
+    """A candidate in words, a few hyperparameters a line."""
+    words = []
+    for name in names:
+        value = _plain(PurePath(str(standing[name])).name)
+        words.append(value if name in (BACKBONE, "weights") else f"{name} {value}")
+    lines = [words[start : start + _WORDS_A_LINE] for start in range(0, len(words), _WORDS_A_LINE)]
+    return "\n".join(", ".join(line) for line in lines)
 
 
 def wrong_treatments(treatments: pd.DataFrame, most: int = 24, labels_each: int = 3) -> Figure:
@@ -209,13 +218,15 @@ def wrong_treatments(treatments: pd.DataFrame, most: int = 24, labels_each: int 
     columns = min(2, max(1, len(wrong)))
     rows = max(1, -(-len(wrong) // columns))
     figure = Figure(figsize=(5.2 * columns, 1.45 * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(wrong) :]:
         axes.set_axis_off()
     if wrong.empty:
         grid[0, 0].text(0.5, 0.5, "no treatment went wrong", ha="center", va="center")
     for axes, (_, treatment) in zip(grid.flat, wrong.iterrows(), strict=False):
         _bars(axes, treatment, _panel_labels(treatment, labels_of(wrong), labels_each))
+        # Bars are equally thick in every panel, with or without an additional true label.
+        axes.set(xlim=(0, 1.2), ylim=(labels_each + 0.6, -0.6))
     return figure
 
 
@@ -242,13 +253,15 @@ def _bars(axes: Axes, treatment: pd.Series, labels: list[str]) -> None:
     axes.barh(range(len(labels)), values, color=colours, height=0.72)
     for row, value in enumerate(values):
         axes.text(value + 0.015, row, f"{value:.2f}" + (" (true)" if is_true[row] else ""), va="center", fontsize=9)
-    axes.set_yticks(range(len(labels)), labels, fontsize=9)
+    axes.set_yticks(range(len(labels)), [_plain(label) for label in labels], fontsize=9)
     for tick, true in zip(axes.get_yticklabels(), is_true, strict=True):
         tick.set_fontweight("bold" if true else "normal")
-    axes.set(xlim=(0, 1.2), ylim=(len(labels) - 0.4, -0.6), xticks=[0, 0.5, 1])
-    axes.set_title(f"{treatment[COMPOUND]}, {treatment[CONCENTRATION]:g} µmol/L", fontsize=10, loc="left")
+    title = f"{_plain(treatment[COMPOUND])}, {treatment[CONCENTRATION]:g} µmol/L"
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xticks([])
     axes.tick_params(length=0, labelsize=9)
     _bare(axes)
+    axes.spines["bottom"].set_visible(False)
 
 
 # Tiles ----------------------------------------------------------------------------------------------------------------
@@ -261,14 +274,16 @@ def example_tiles(tiles: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
         `STRETCH` of all tiles shown, so that labels can be compared.
     """
     columns = max((len(row) for row in tiles.values()), default=1)
-    figure = Figure(figsize=(1.15 * columns + 2.2, 1.18 * max(1, len(tiles))), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(
+        figsize=(1.15 * columns + 2.2, 1.18 * max(1, len(tiles))),
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
+    )
     grid = figure.subplots(max(1, len(tiles)), max(1, columns), squeeze=False)
     low, high = _stretch_limits([tile for row in tiles.values() for tile in row])
     for axes in grid.flat:
         axes.set_axis_off()
     for row, (label, examples) in zip(grid, tiles.items(), strict=False):
-        row[0].text(-0.08, 0.5, label, transform=row[0].transAxes, ha="right", va="center", fontsize=10)
+        row[0].text(-0.08, 0.5, _plain(label), transform=row[0].transAxes, ha="right", va="center", fontsize=10)
         for axes, tile in zip(row, examples, strict=False):
             axes.imshow(np.clip((tile - low) / (high - low), 0, 1))
     return figure
@@ -302,3 +317,8 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 def _bare(axes: Axes) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _plain(text: str) -> str:
+    """Names as they are: a dollar sign begins no formula."""
+    return str(text).replace("$", r"\$")
