@@ -83,7 +83,7 @@ def _bytes(figure: Figure, kind: str, **options: Any) -> bytes:
 def accuracy_over_epochs(history: pd.DataFrame) -> Figure:
     """Accuracy by epoch, mean and one standard deviation over folds; one colour a backbone and weights.
 
-    history : one row an epoch: candidate, backbone, weights, fold, epoch, accuracy, validation_accuracy (may be missing)
+    history : one row an epoch: candidate, backbone, weights, fold, epoch, accuracy, validation_accuracy (or missing)
     Candidates with the same backbone and weights are averaged within each fold first. Training is dashed, validation
     solid; the spread is drawn for validation where there is one, else for training.
     """

@@ -1,0 +1,273 @@
+"""The report's page: plain data in, one self-contained HTML file out."""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from moa_ray import figures, metrics
+from moa_ray.tables import (
+    CANDIDATE,
+    COMPOUND,
+    CONCENTRATION,
+    LABEL,
+    probability_column,
+)
+
+MOST_CONFUSIONS = 6
+MOST_ROWS = 50  # of a leaderboard; all are in leaderboard.csv
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that did not finish, and why."""
+
+    candidate: str
+    fold: str
+    status: str
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a report says.
+
+    leaderboard, treatments : as `metrics` makes them, of all candidates; `treatments` may be empty
+    history : as `figures.accuracy_over_epochs` takes it; may be empty
+    labels, channels : of the screen
+    tiles : example tiles of each label, see `figures.example_tiles`
+    excluded : folds that were not trained, with the reason
+    recipes : all hyperparameters of each candidate
+    notes : what a reader has to know first, such as that images are painted
+    chosen : what chose the headline's candidate; None: the best of those that finished all folds
+    """
+
+    study: str
+    seed: int
+    command: str
+    leaderboard: pd.DataFrame
+    treatments: pd.DataFrame
+    history: pd.DataFrame
+    labels: Sequence[str]
+    channels: Sequence[str | None]
+    how: metrics.How = "median"
+    tiles: Mapping[str, Sequence[NDArray[np.uint8]]] = field(default_factory=dict)
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    failures: Sequence[Failure] = ()
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    chosen: str | None = None
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The leaderboard's first row that has predictions; None where every trial failed."""
+        scored = self.leaderboard[self.leaderboard["n"] > 0]
+        return None if scored.empty else dict(scored.iloc[0])
+
+    def treatments_of(self, candidate: str) -> pd.DataFrame:
+        """The treatments that one candidate predicted."""
+        return self.treatments[self.treatments[CANDIDATE] == candidate]
+
+
+class Sheet(NamedTuple):
+    """A table as it is printed: text alone, and which columns hold numbers."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    numeric: list[bool]
+
+
+# The headline ---------------------------------------------------------------------------------------------------------
+
+
+def headline(content: Content) -> str:
+    """The result in one line, with everything that it has to be judged by."""
+    best = content.best
+    if best is None:
+        return "No prediction: no trial finished."
+    unfinished = "" if best["complete"] else f"UNFINISHED ({best['folds_finished']} of {best['n_folds']} folds): "
+    return (
+        f"{unfinished}{best['k']} of {best['n']} treatments right, {_percent(best['treatment_accuracy'])} "
+        f"({interval(best)}); {best[CANDIDATE]}; {chosen(content)}; {baseline(content)}"
+    )
+
+
+def interval(best: Mapping[str, Any]) -> str:
+    """Wilson's interval in words."""
+    return f"95 % Wilson interval {_percent(best['wilson_low'])} to {_percent(best['wilson_high'])}"
+
+
+def baseline(content: Content) -> str:
+    """What the majority class alone would get, on the same treatments."""
+    assert content.best is not None, "there is no baseline without treatments"
+    label, k, n = metrics.majority(content.treatments_of(content.best[CANDIDATE]))
+    return f"always saying '{label}', the majority class: {k} of {n}, {_percent(k / n)}"
+
+
+def chosen(content: Content) -> str:
+    """What chose the candidate of the headline, and whether the choice saw the folds that it is judged on."""
+    if content.chosen is not None:
+        return content.chosen
+    tried, complete = len(content.leaderboard), int(content.leaderboard["complete"].sum())
+    if tried == 1:
+        return "one fixed recipe, nothing was chosen"
+    if complete == 0:
+        return f"none of {tried} recipes finished all folds"
+    if complete == 1:
+        return f"the only one of {tried} recipes that finished all folds"
+    rest = f" ({tried - complete} more did not finish)" if complete < tried else ""
+    return f"best of {complete} recipes judged on the same folds{rest}: optimistic, not corrected"
+
+
+# The figures ----------------------------------------------------------------------------------------------------------
+
+
+def draw(content: Content) -> dict[str, Figure]:
+    """Every figure of the page by its file name; those that there is no data for are left out."""
+    drawn: dict[str, Figure] = {}
+    best = content.best
+    if best is not None:
+        _, k, n = metrics.majority(content.treatments_of(best[CANDIDATE]))
+        drawn["leaderboard"] = figures.accuracies(content.leaderboard, baseline=k / n)
+    if len(content.history):
+        drawn["accuracy_over_epochs"] = figures.accuracy_over_epochs(content.history)
+    for candidate in _confused(content):
+        counts = metrics.confusion(content.treatments_of(candidate), content.labels)
+        drawn[f"confusion-{candidate}"] = figures.confusion(counts)
+    if best is not None and len(_mistakes(content)):
+        drawn["wrong_treatments"] = figures.wrong_treatments(content.treatments_of(best[CANDIDATE]))
+    if any(len(examples) for examples in content.tiles.values()):
+        drawn["example_tiles"] = figures.example_tiles(content.tiles)
+    return drawn
+
+
+def _confused(content: Content) -> list[str]:
+    board = content.leaderboard
+    return list(board.loc[board["n"] > 0, CANDIDATE].head(MOST_CONFUSIONS))
+
+
+def _mistakes(content: Content) -> pd.DataFrame:
+    best = content.best
+    return figures.surest_mistakes(content.treatments_of(best[CANDIDATE])) if best else content.treatments
+
+
+def _image(name: str, figure: Figure) -> str:
+    """A data URI. An image element keeps each figure's ids to itself, which SVG within the page would mix."""
+    if name == "example_tiles":
+        return "data:image/png;base64," + base64.b64encode(figures.png(figure, dpi=110)).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(figures.svg(figure).encode()).decode()
+
+
+# The page -------------------------------------------------------------------------------------------------------------
+
+
+def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
+    """The page as HTML: it needs no network and no script, and everything in it is escaped.
+
+    drawn : the figures where `draw` has made them already
+    """
+    drawn = draw(content) if drawn is None else drawn
+    best = content.best
+    # Autoescape: names of compounds, errors and paths are what users and files say.
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(files("moa_ray").joinpath("page.html").read_text(encoding="utf-8"))
+    return template.render(
+        content=content,
+        best=best,
+        percent=_percent(best["treatment_accuracy"]) if best else "",
+        interval=interval(best) if best else "",
+        baseline=baseline(content) if best else "",
+        chosen=chosen(content),
+        images={name: _image(name, figure) for name, figure in drawn.items()},
+        confused=_confused(content),
+        unfinished=set(content.leaderboard.loc[~content.leaderboard["complete"], CANDIDATE]),
+        board=board_sheet(content),
+        most_rows=MOST_ROWS,
+        mistakes=mistakes_sheet(content),
+        recipe=_recipe_sheet(content),
+        tiles_caption=figures.tiles_caption(content.channels),
+    )
+
+
+def board_sheet(content: Content) -> Sheet:
+    """The leaderboard as it is printed, results before hyperparameters; a candidate's name begins with its backbone."""
+    board = content.leaderboard.head(MOST_ROWS)
+    columns: list[tuple[str, bool, Callable[[Any], str]]] = [
+        ("candidate", False, lambda row: str(row[CANDIDATE])),
+        ("treatments right", True, lambda row: f"{row['k']} of {row['n']}"),
+        ("accuracy", True, lambda row: _percent(row["treatment_accuracy"])),
+        ("95 % interval", True, lambda row: f"{_percent(row['wilson_low'])} to {_percent(row['wilson_high'])}"),
+        ("folds", False, _folds),
+        ("by well", True, lambda row: _percent(row["well_accuracy"])),
+        ("by tile", True, lambda row: _percent(row["tile_accuracy"])),
+        ("macro F1", True, lambda row: _decimals(row["macro_f1"])),
+        ("log-loss", True, lambda row: _decimals(row["log_loss"])),
+        ("calibration error", True, lambda row: _decimals(row["calibration_error"])),
+        ("epochs", True, lambda row: str(row["epochs_trained"])),
+        ("time", True, lambda row: _duration(row["seconds"])),
+        ("weights", False, lambda row: PurePath(str(row["weights"])).name),
+        *((name, False, lambda row, name=name: _value(row[name])) for name in metrics.hyperparameters(board)),
+    ]
+    rows = [[form(row) for _, _, form in columns] for row in board.to_dict("records")]
+    return Sheet([heading for heading, _, _ in columns], rows, [numeric for _, numeric, _ in columns])
+
+
+def mistakes_sheet(content: Content) -> Sheet:
+    """Every treatment that the headline's candidate got wrong, the surest mistake first."""
+    complete = set(content.leaderboard.loc[content.leaderboard["complete"], CANDIDATE])
+    everyone = content.treatments[content.treatments[CANDIDATE].isin(complete)] if complete else content.treatments
+    headings = ["compound", "µmol/L", "true label", "its probability", "predicted label", "its probability"]
+    headings += ["wells", "tiles", "candidates wrong here"]
+    rows = []
+    for _, row in _mistakes(content).iterrows():
+        same = everyone[(everyone[COMPOUND] == row[COMPOUND]) & (everyone[CONCENTRATION] == row[CONCENTRATION])]
+        wrong = int((same[metrics.PREDICTED] != same[LABEL]).sum())
+        true, taken = (f"{row[probability_column(row[name])]:.3f}" for name in (LABEL, metrics.PREDICTED))
+        cells = [row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL], true, row[metrics.PREDICTED], taken]
+        rows.append([*cells, str(row[metrics.REPLICATES]), str(row[metrics.TILES]), f"{wrong} of {len(same)}"])
+    return Sheet(headings, rows, [False, True, False, True, False, True, True, True, True])
+
+
+def _recipe_sheet(content: Content) -> Sheet:
+    """All hyperparameters of the headline's candidate."""
+    recipe = content.recipes.get(content.best[CANDIDATE], {}) if content.best else {}
+    flat = pd.json_normalize(dict(recipe)).iloc[0].to_dict() if recipe else {}
+    return Sheet(["hyperparameter", "value"], [[str(name), _value(value)] for name, value in flat.items()], [False] * 2)
+
+
+def _folds(row: Mapping[str, Any]) -> str:
+    failed = f", {row['folds_failed']} failed" if row["folds_failed"] else ""
+    return f"{row['folds_finished']} of {row['n_folds']}{failed}" + ("" if row["complete"] else " (incomplete)")
+
+
+def _percent(share: float) -> str:
+    return "–" if pd.isna(share) else f"{100 * share:.1f} %"
+
+
+def _decimals(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.3f}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float | np.floating):
+        return f"{value:g}"
+    return ", ".join(map(_value, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
