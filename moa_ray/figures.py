@@ -5,7 +5,7 @@ people with any colour vision tell apart.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -146,7 +146,7 @@ def confusion(counts: pd.DataFrame) -> Figure:
     counts : as `metrics.confusion` makes it. The shade is the share of the row.
     """
     labels, n = list(counts.index), len(counts)
-    figure, axes = _canvas(0.5 * n + 3.2, 0.42 * n + 2.4)
+    figure, axes = _canvas(0.5 * n + _room(labels) + 0.9, 0.42 * n + 0.7 * _room(labels) + 0.6)
     totals = counts.sum(axis=1).to_numpy()
     shares = np.divide(counts.to_numpy(), totals[:, None], out=np.zeros((n, n)), where=totals[:, None] > 0)
     axes.imshow(np.ma.masked_equal(shares, 0), cmap=_SHADES, vmin=0, vmax=1, aspect="auto")
@@ -173,7 +173,10 @@ def accuracies(board: pd.DataFrame, baseline: float | None = None, most: int = 3
     """
     shown = board[board["n"] > 0].head(most)
     names = ["backbone", *(["weights"] if board["weights"].nunique() > 1 else []), *metrics.hyperparameters(board)]
-    figure, axes = _canvas(8.4, (0.3 + 0.17 * -(-len(names) // _WORDS_A_LINE)) * len(shown) + 1.3)
+    called = [_named(standing, names) for standing in shown.to_dict("records")]
+    lines = [line for name in called for line in name.split("\n")]
+    height = (0.3 + 0.17 * -(-len(names) // _WORDS_A_LINE)) * len(shown) + 1.3
+    figure, axes = _canvas(_room(lines) + 5.5, height)
     for row, standing in enumerate(shown.to_dict("records")):
         share, low, high = (standing[name] for name in ("treatment_accuracy", "wilson_low", "wilson_high"))
         colour = BLUE if standing["complete"] else GREY
@@ -181,7 +184,7 @@ def accuracies(board: pd.DataFrame, baseline: float | None = None, most: int = 3
         axes.plot([low, high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
         axes.plot(share, row, "o", color=colour, markerfacecolor=fill, markeredgewidth=1.8, markersize=8)
         axes.text(1.02, row, _counted(standing), va="center", fontsize=9, color=INK)
-    axes.set_yticks(range(len(shown)), [_named(standing, names) for standing in shown.to_dict("records")], fontsize=9)
+    axes.set_yticks(range(len(shown)), called, fontsize=9)
     axes.set(xlim=(0, 1), ylim=(max(len(shown), 1) - 0.5, -0.5), xlabel="accuracy by treatment")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="x", color="#E6E6E6")
@@ -217,7 +220,8 @@ def wrong_treatments(treatments: pd.DataFrame, most: int = 24, labels_each: int 
     wrong = surest_mistakes(treatments).head(most)
     columns = min(2, max(1, len(wrong)))
     rows = max(1, -(-len(wrong) // columns))
-    figure = Figure(figsize=(5.2 * columns, 1.45 * rows + 0.5), layout="constrained")
+    names = [*wrong[LABEL], *labels_of(wrong)]
+    figure = Figure(figsize=((_room(names) + 2.9) * columns, 1.45 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(wrong) :]:
         axes.set_axis_off()
@@ -275,7 +279,7 @@ def example_tiles(tiles: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
     """
     columns = max((len(row) for row in tiles.values()), default=1)
     figure = Figure(
-        figsize=(1.15 * columns + 2.2, 1.18 * max(1, len(tiles))),
+        figsize=(1.15 * columns + _room(tiles), 1.18 * max(1, len(tiles))),
         layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
     )
     grid = figure.subplots(max(1, len(tiles)), max(1, columns), squeeze=False)
@@ -317,6 +321,11 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 def _bare(axes: Axes) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _room(names: Iterable[str]) -> float:
+    """Inches that the longest of some names takes."""
+    return 0.1 * max((len(name) for name in names), default=0) + 0.3
 
 
 def _plain(text: str) -> str:

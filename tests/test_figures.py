@@ -150,6 +150,20 @@ def test_the_caption_names_the_channels_that_are_there() -> None:
     assert "1st to its 99.8th percentile" in caption
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("length", [2, 80])
+def test_two_labels_with_names_of_any_length_leave_room_to_draw(length: int) -> None:
+    names = ["X" * length, "Y" * length]
+    table = treatments().replace(dict(zip(LABELS, names, strict=False))).iloc[:2].drop(columns=f"prob_{LABELS[2]}")
+    table = table.rename(columns={f"prob_{old}": f"prob_{new}" for old, new in zip(LABELS, names, strict=False)})
+    tiles = {name: [np.zeros((8, 8, 3), np.uint8)] for name in names}
+    confusion = figures.confusion(metrics.confusion(table, names))
+    for figure in (confusion, figures.wrong_treatments(table), figures.example_tiles(tiles)):
+        figure.draw_without_rendering()
+        inches = figure.axes[0].get_position().width * figure.get_size_inches()[0]
+        assert inches > 0.5
+
+
 def test_saved_figures_clip_no_text_and_leave_no_global_state(tmp_path: Path) -> None:
     for number, figure in enumerate(every_figure()):
         svg, png = figures.save(figure, tmp_path, f"figure{number}")
