@@ -35,7 +35,7 @@ PREDICTED = "predicted"
 REPLICATES = "replicates"  # wells with at least one tile
 TILES = "tiles"
 
-_SCORES = (
+SCORES = (
     *("k", "n", "treatment_accuracy", "wilson_low", "wilson_high", "well_accuracy", "tile_accuracy"),
     *("macro_f1", "log_loss", "calibration_error"),
 )
@@ -218,7 +218,7 @@ def scores(predictions: pd.DataFrame, how: How = "median") -> dict[str, float]:
     low, high = wilson(k, n)
     shares = k / n, low, high, accuracy(by_well), accuracy(predictions)
     rest = macro_f1(table), log_loss(table), calibration_error(table)
-    return dict(zip(_SCORES, (k, n, *shares, *rest), strict=True))
+    return dict(zip(SCORES, (k, n, *shares, *rest), strict=True))
 
 
 # Candidates beside each other -----------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def _standing(
         "epochs_trained": int(own["epochs"].sum()),
     }
     predicted_tiles = predictions[predictions[CANDIDATE] == candidate] if len(predictions) else predictions
-    unknown = {**dict.fromkeys(_SCORES, float("nan")), "k": 0, "n": 0}
+    unknown = {**dict.fromkeys(SCORES, float("nan")), "k": 0, "n": 0}
     scored = scores(predicted_tiles, how) if len(predicted_tiles) else unknown
     return {**standing, **scored, "seconds": float(own["seconds"].sum())}
 

@@ -140,7 +140,9 @@ def pretrained(name: str, weights: str, size: int) -> Weights:
     try:
         network.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
-        raise ValueError(f"weights: {path} does not fit {name}: {_first_difference(str(error), path, network)}") from None
+        raise ValueError(
+            f"weights: {path} does not fit {name}: {_first_difference(str(error), path, network)}"
+        ) from None
     loaded: Weights = network.get_weights()
     return loaded
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from moa_ray.images import Preparation
 from moa_ray.backbones import BACKBONES, native_size
+from moa_ray.images import Preparation
 from moa_ray.recipe import Recipe
 from moa_ray.screens.synthetic import Painting
 

@@ -1,11 +1,13 @@
 """A study: what a sweep file and its data come to, before anything is trained."""
 
+import contextlib
 import hashlib
 import os
 import platform
+import sys
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import models, tiles
+from moa_ray import tiles
 from moa_ray.folds import Fold, make_folds, validation_split
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Problem, Screen, bbbc021, check_hold_out, synthetic, table
@@ -173,9 +175,9 @@ class Study:
             f"epochs       {sum(recipe.epochs for recipe, _ in self.trials)} at most",
             f"disk         {_bytes(tiles.expected_bytes(len(labelled), self.sweep.images, self.sizes))} of tiles at most",
             *(
-                f"memory       about {_bytes(models.expected_memory(recipe, len(self.screen.labels)))} a worker with "
-                f"{recipe.backbone}, {recipe.image_size} px, batches of {recipe.batch_size}"
-                for recipe in _largest(self.recipes)
+                f"memory       about {_bytes(memory)} a worker with {recipe.backbone}, {recipe.image_size} px, "
+                f"batches of {recipe.batch_size}"
+                for recipe, memory in _memory(_largest(self.recipes), len(self.screen.labels))
             ),
         ]
         for severity in ("error", "warning"):
@@ -201,9 +203,10 @@ def _open_screen(sweep: Sweep) -> Screen:
         return table.open_screen(
             settings.root, settings.fields, settings.columns, settings.images, settings.control, settings.channels
         )
-    if not isinstance(settings, Bbbc021):
-        synthetic.paint(settings.root, settings.painting)
-    return bbbc021.open_screen(settings.root, settings.channels)
+    if isinstance(settings, Bbbc021):
+        return bbbc021.open_screen(settings.root, settings.channels)
+    synthetic.paint(settings.root, settings.painting)
+    return replace(bbbc021.open_screen(settings.root, settings.channels), name="synthetic")
 
 
 def _weight_files(recipes: list[Recipe]) -> list[str]:
@@ -238,6 +241,28 @@ def _largest(recipes: list[Recipe]) -> list[Recipe]:
     """One recipe for each backbone and image size, the one with the largest batch."""
     by_size = sorted(recipes, key=lambda recipe: recipe.batch_size)
     return list({(recipe.backbone, recipe.image_size): recipe for recipe in by_size}.values())
+
+
+def _memory(recipes: list[Recipe], n_classes: int) -> list[tuple[Recipe, int]]:
+    """About the bytes that a worker needs for each recipe."""
+    with _native_noise_hidden():
+        from moa_ray import models  # Keras takes seconds to import, and only a plan needs it on the driver
+
+        return [(recipe, models.expected_memory(recipe, n_classes)) for recipe in recipes]
+
+
+@contextlib.contextmanager
+def _native_noise_hidden() -> Iterator[None]:
+    """TensorFlow's C++ side greets on stderr whatever it is told; what Python raises still comes through."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _bytes(count: int) -> str:

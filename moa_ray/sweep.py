@@ -8,7 +8,9 @@ The same command run again does only what is missing.
 import argparse
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -146,9 +148,14 @@ def _tracker(book: Ledger, sweep: Sweep, console: Console) -> Tracker:
 
 def _hand_over(tracker: Tracker, written: report.Written) -> None:
     """Send the numbers and files of the recipes, then of the sweep."""
-    for candidate, (numbers, files) in written.candidates.items():
-        tracker.candidate(candidate, numbers, files)
-    tracker.finish(written.numbers, written.files, failed=not written.finished)
+    with tempfile.TemporaryDirectory(prefix="moa_ray-") as scratch:
+        for candidate, (numbers, predictions, files) in written.candidates.items():
+            table = Path(scratch, candidate, "predictions.parquet")
+            table.parent.mkdir()
+            predictions.to_parquet(table, index=False)
+            tracker.candidate(candidate, numbers, [table, *files])
+        best = written.summary["best"] or {}
+        tracker.finish({name: best[name] for name in metrics.SCORES if best}, written.files, not written.finished)
 
 
 def _as_typed() -> str:

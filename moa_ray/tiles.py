@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from moa_ray.images import Moments, Preparation, anscombe, field_tiles, resize_area
 from moa_ray.screens import Screen, read_field
-from moa_ray.tables import FIELD_KEY, PLATE, TILE, TILE_KEY, WEEK, require_unique
+from moa_ray.tables import FIELD_KEY, PLATE, TILE_KEY, WEEK, require_unique
 
 _VERSION = 1  # raise it when the same settings give other tiles than before
 _SHOWN = 10

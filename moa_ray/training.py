@@ -192,9 +192,7 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     With class weights it yields (tiles, labels, weights) to fit on, without them tiles alone to predict.
     """
 
-    def __init__(
-        self, data: Data, rows: Rows, recipe: Recipe, weights: NDArray[np.float32] | None = None
-    ) -> None:
+    def __init__(self, data: Data, rows: Rows, recipe: Recipe, weights: NDArray[np.float32] | None = None) -> None:
         super().__init__()
         self._tiles = data.tiles[int(recipe.image_size)]
         self._labels = data.labels

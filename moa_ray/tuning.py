@@ -39,7 +39,6 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from moa_ray.ledger import Result, Status
-from moa_ray.models import pretrained
 from moa_ray.race import Assignment, Plan
 from moa_ray.recipe import Recipe
 from moa_ray.study import Material
@@ -154,7 +153,7 @@ class FoldTrainable(tune.Trainable):
         self._material = material
         tiles = {size: _open_tiles(path, arrays.get(size)) for size, path in material.tiles.items()}
         data = Data(tiles=tiles, labels=material.labels(), classes=material.classes)
-        self._new_trainer = lambda: Trainer(data, lambda *key: ray.get(weights[key]))
+        self._new_trainer = lambda: Trainer(data, lambda *key: list(ray.get(weights[key])))
         self._trainer = self._new_trainer()
         self.reset_config(config)
 
@@ -221,6 +220,10 @@ class _Conductor:
         self.plan = plan
         self.listeners = listeners
         self.assignments: dict[str, Assignment] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its settings for a restore that we never make."""
+        return {}
 
     def end(self, trial_id: str, status: Status, **details: Any) -> None:
         assignment = self.assignments.pop(trial_id)
@@ -306,15 +309,21 @@ def _share_tiles(material: Material) -> dict[int, Any]:
 def _share_pretrained(recipes: list[Recipe]) -> dict[tuple[str, str, int], Any]:
     """Read each set of pretrained weights once, on the driver's node, into the object store."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    load = ray.remote(pretrained).options(num_cpus=0, max_calls=1, scheduling_strategy=here, max_retries=0)
+    load = ray.remote(num_cpus=0, max_calls=1, max_retries=0, scheduling_strategy=here)(_read_pretrained)
     wanted = dict.fromkeys(
         (recipe.backbone, recipe.weights, recipe.image_size) for recipe in recipes if recipe.weights != "random"
     )
     shared = {key: load.remote(*key) for key in wanted}
     for reference in shared.values():
         try:
-            ray.wait([reference], fetch_local=False)
             ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
     return shared
+
+
+def _read_pretrained(backbone: str, weights: str, size: int) -> list[np.ndarray]:
+    """In a process of its own, so that the driver does not hold Keras and its backend in memory."""
+    from moa_ray.models import pretrained
+
+    return pretrained(backbone, weights, size)
