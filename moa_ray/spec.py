@@ -223,13 +223,25 @@ def _combinations(fixed: Mapping[str, Any], space: Mapping[str, Sequence[Any]]) 
     for values in itertools.product(*space.values()):
         tried = dict(zip(space, values, strict=True))
         try:
-            recipe = _RECIPE.validate_python({**fixed, **tried})
+            recipe = _RECIPE.validate_python(_for_backbone({**fixed, **tried}))
         except ValidationError as error:
             raise ValueError("; ".join(_recipe_messages(error, tried))) from None
         if recipe.backbone not in BACKBONES:
             where = "search.space.backbone" if "backbone" in space else "recipe.backbone"
             raise ValueError(f"{where}: unknown backbone {recipe.backbone!r}{_nearest(recipe.backbone, BACKBONES)}")
         yield replace(recipe, image_size=native_size(recipe.backbone)) if recipe.image_size == "native" else recipe
+
+
+def _for_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with those that are given by backbone, ``weights: {ResNet50: FILE, ...}``, looked up."""
+    backbone = values.get("backbone", Recipe.backbone)
+    chosen = {}
+    for key, value in values.items():
+        by_backbone = isinstance(value, dict) and value and all(name in BACKBONES for name in value)
+        if by_backbone and backbone not in value:
+            raise ValueError(f"recipe.{key}: given by backbone, but not for {backbone}")
+        chosen[key] = value[backbone] if by_backbone else value
+    return chosen
 
 
 def _known(mapping: Mapping[str, Any], where: str, hint: str) -> None:
