@@ -91,7 +91,7 @@ def expected_memory(recipe: Recipe, n_classes: int) -> int:
     outputs = [layer.output for layer in model.get_layer("backbone").layers]
     values = sum(int(np.prod(tensor.shape[1:])) for tensor in outputs if not isinstance(tensor, list))
     keras.utils.clear_session()
-    return 1_000_000_000 + 4 * (1 + slots) * int(model.count_params()) + 2 * 4 * values * recipe.batch_size
+    return 1_000_000_000 + 4 * (1 + slots) * int(model.count_params()) + 4 * values * recipe.batch_size
 
 
 def _small_cnn(size: int) -> keras.Model:
