@@ -176,7 +176,7 @@ class Tracker:
         if result.error:
             self._client.set_tag(run_id, "moa_ray.error", result.error[:5000])
         epochs = _epoch_metrics(self._ledger.load(result).history)
-        self._metrics(run_id, [*epochs, ("seconds", result.seconds, 0), ("epochs", result.epochs, 0)])
+        self._metrics(run_id, [*epochs, ("total_seconds", result.seconds, 0), ("epochs_trained", result.epochs, 0)])
         self._end(result.key, status)
 
     def _send_summary(self, key: _Key, metrics: dict[str, float], artifacts: list[Path], status: str) -> None:
