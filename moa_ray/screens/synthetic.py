@@ -1,12 +1,14 @@
 """A painted screen, in BBBC021's own layout on disk, for the demo and for tests.
 
-Its cells are drawn, not photographed: nucleus, actin and tubulin change by mechanism and dose, compounds of one mechanism
-differ a little, and weeks and plates differ in gain, background and vignetting. Nothing about biology follows from it.
+Its cells are drawn, not photographed: nucleus, actin and tubulin change by mechanism and dose, compounds of one
+mechanism differ a little, and weeks and plates differ in gain, background and vignetting. Nothing about biology follows
+from it.
 """
 
 import dataclasses
 import itertools
 import json
+import math
 import shutil
 import uuid
 import zlib
@@ -25,6 +27,9 @@ Plane = NDArray[np.float64]
 _MARKER = "painting.json"
 # Channel and the number of its wavelength in file names, as in BBBC021.
 _WAVELENGTHS = {"DAPI": 1, "Tubulin": 2, "Actin": 4}
+# The inner wells of a 96-well plate, as BBBC021 uses them.
+_WELL_NAMES = tuple(f"{row}{column:02}" for row in "BCDEFG" for column in range(2, 12))
+_WEEKS = 3  # at most
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ _MECHANISMS = {
 class Painting:
     """What to paint: every label x compound x concentration x replicate, and control wells on every plate.
 
-    Each compound lives in one week, and each week has compounds of all labels; each replicate lies on a plate of its own.
+    Each compound lives in one week, and each week has compounds of all labels; each replicate lies on a plate of its
+    own.
     effect : how far the highest concentration goes from untreated cells to the mechanism's look
     height, width : of a field, pixels
     """
@@ -94,6 +100,17 @@ class Painting:
                 raise ValueError(f"{name} must be at least 1, but got {getattr(self, name)}")
         if min(self.height, self.width) < 64:
             raise ValueError(f"height and width must be at least 64, but got {self.height} and {self.width}")
+        wells = self.control_wells + self.labels * self.concentrations * math.ceil(self.compounds / self.weeks)
+        if wells > len(_WELL_NAMES):
+            raise ValueError(
+                f"labels, compounds, concentrations and control_wells put {wells} wells on a plate, which has "
+                f"{len(_WELL_NAMES)}; lower one of them"
+            )
+
+    @property
+    def weeks(self) -> int:
+        """Over how many weeks the compounds are spread."""
+        return min(self.compounds, _WEEKS)
 
 
 @dataclass(frozen=True)
@@ -122,7 +139,7 @@ def paint(root: Path, painting: Painting) -> None:
         if json.loads(marker.read_text(encoding="utf-8")) == plain:
             return
         raise ValueError(f"{root}: holds another painting; give another screen.root, or move that folder away")
-    if root.exists() and any(root.iterdir()):
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"{root}: holds other files; give a screen.root that does not exist yet")
     writing = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
     writing.mkdir(parents=True)
@@ -143,7 +160,7 @@ def _labels(painting: Painting) -> list[str]:
 
 def _dose(step: int) -> float:
     """µmol/L: 0.1, 0.3, 1, 3, ..."""
-    return (0.3 if step % 2 else 0.1) * 10 ** (step // 2)
+    return (0.3 if step % 2 else 0.1) * 10.0 ** (step // 2)
 
 
 def _treatments(painting: Painting) -> Iterator[tuple[str, str, int, int]]:
@@ -154,13 +171,12 @@ def _treatments(painting: Painting) -> Iterator[tuple[str, str, int, int]]:
 
 
 def _wells(painting: Painting) -> Iterator[_Well]:
-    weeks = min(painting.compounds, 3)
-    for week, replicate in itertools.product(range(weeks), range(painting.replicates)):
-        names = (f"{row}{column:02}" for row in "BCDEFG" for column in range(2, 12))
+    for week, replicate in itertools.product(range(painting.weeks), range(painting.replicates)):
+        names = iter(_WELL_NAMES)
         for _ in range(painting.control_wells):
             yield _Well(week + 1, replicate + 1, next(names), "DMSO", None, 0.0, 0.0)
         for label, compound, number, step in _treatments(painting):
-            if number % weeks == week:
+            if number % painting.weeks == week:
                 strength = painting.effect * (0.6 + 0.4 * (step + 1) / painting.concentrations)
                 yield _Well(week + 1, replicate + 1, next(names), compound, label, _dose(step), strength)
 
@@ -223,15 +239,16 @@ def _paint_cell(cell: Look, dy: Plane, dx: Plane, rng: np.random.Generator) -> d
     radius = np.hypot(along / cell.elongation, across * cell.elongation)
     theta = np.arctan2(across, along)
     inside = _disc(radius, cell.cell, 2.0)
-    body = 0.35 * inside * (1 + cell.fibres * np.sin(across * 1.6 + phase))
+    # What is a share stays one however cells vary: above 1, light would turn negative.
+    fibres, depth, rim, share = (min(value, 1.0) for value in (cell.fibres, cell.rays, cell.rim, cell.fragments))
+    body = 0.35 * inside * (1 + fibres * np.sin(across * 1.6 + phase))
     edge = np.exp(-(((radius - cell.cell * 0.92) / 1.8) ** 2))
     reach = np.exp(-((radius / (cell.cell * cell.spread)) ** 2))
-    rays = 1 + cell.rays * np.sin(9 * theta + 0.35 * radius + phase)
+    rays = 1 + depth * np.sin(9 * theta + 0.35 * radius + phase)
     nucleus = _disc(np.hypot(along / 1.15, across), cell.nucleus, 1.2)
-    share = min(cell.fragments, 1.0)
     pieces = _pieces(cell, dy, dx, rng)
     return {
-        "Actin": (1 - cell.rim) * body + cell.rim * edge,
+        "Actin": (1 - rim) * body + rim * edge,
         "Tubulin": 0.8 * reach * inside * rays * (1 - 0.5 * nucleus),
         "DAPI": cell.nucleus_light * ((1 - share) * nucleus + share * pieces),
     }
