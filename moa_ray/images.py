@@ -69,11 +69,13 @@ def read_image(source: IO[bytes]) -> Array:
     Raises ValueError where it is no image, is cut short, or holds several channels.
     """
     with _opened(source) as image:
-        if image.mode == "P":
-            image = _grey(image)
         try:
+            if image.mode == "P":
+                image = _grey(image)
+            elif image.mode == "1":
+                image = image.convert("L")  # 0 and 255, as the header says: uint8
             pixels = np.asarray(image)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError) as error:
             raise ValueError(f"unreadable: {error}") from None
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
@@ -151,8 +153,8 @@ class Moments:
 
 def normalise(field: Array, mean: Array, std: Array) -> NDArray[np.float32]:
     """Subtract a mean and divide by a standard deviation, channel by channel."""
-    normalised: NDArray[np.float32] = (field - mean.astype(np.float32)) / std.astype(np.float32)
-    return normalised
+    normalised = (field - mean.astype(np.float32)) / std.astype(np.float32)
+    return normalised.astype(np.float32, copy=False)
 
 
 def to_8bit(field: Array) -> NDArray[np.uint8]:
@@ -163,9 +165,8 @@ def to_8bit(field: Array) -> NDArray[np.uint8]:
     low, high = float(field.min()), float(field.max())
     if high == low:
         return np.zeros(field.shape, dtype=np.uint8)
-    # In double precision, so that the maximum lands on 255 and not just below it.
-    scaled = (field - np.float64(low)) * (255.0 / (high - low))
-    return np.minimum(scaled, 255.0).astype(np.uint8)
+    # Divided first and in double precision: the maximum becomes exactly 1, so that it lands on 255 and not just below.
+    return ((field - np.float64(low)) / (high - low) * 255.0).astype(np.uint8)
 
 
 def crop_grid(field: Array, rows: int, columns: int) -> Iterator[tuple[int, int, Array]]:
