@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moa_ray.images import image_header, read_image
-from moa_ray.tables import CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT, path_column
+from moa_ray.tables import COMPOUND, CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT, path_column
 
 _EXAMPLES = 3  # how many examples a message names
 
@@ -70,7 +70,7 @@ class Screen:
         return [path_column(channel) for channel in self.channels if channel is not None]
 
 
-# Reading ----------------------------------------------------------------------------------------------------------------
+# Reading ------------------------------------------------------------------------------------------------------------
 
 
 def open_image(root: Path, location: str) -> AbstractContextManager[IO[bytes]]:
@@ -80,6 +80,8 @@ def open_image(root: Path, location: str) -> AbstractContextManager[IO[bytes]]:
     """
     archive, _, member = location.partition("!")
     path = _inside(root, archive)
+    if _leaves(member):
+        raise ValueError(f"{location}: leads out of the archive")
     return _archive(path).open(member) if member else path.open("rb")
 
 
@@ -101,10 +103,24 @@ def read_field(root: Path, locations: Sequence[str]) -> NDArray[Any]:
 
 
 def _inside(root: Path, relative: str) -> Path:
-    path = (root / relative).resolve()
-    if PurePosixPath(relative).is_absolute() or not path.is_relative_to(root.resolve()):
+    path = root / relative
+    # The folder is resolved once for all its files; only a file that is a link itself is followed on its own.
+    folder = _resolved(path.parent)
+    there = path.resolve() if path.is_symlink() else folder / path.name
+    if _leaves(relative) or not there.is_relative_to(_resolved(root)):
         raise ValueError(f"{relative}: leads out of the screen's root {root}")
-    return path
+    return there
+
+
+@lru_cache(maxsize=4096)
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()
+
+
+def _leaves(path: str) -> bool:
+    """Whether a path is absolute or climbs, whatever it would end at."""
+    pure = PurePosixPath(path)
+    return pure.is_absolute() or ".." in pure.parts
 
 
 @lru_cache(maxsize=64)
@@ -118,9 +134,13 @@ def _reason(error: Exception) -> str:
 
 
 def listing(root: Path) -> list[str]:
-    """The location of every file below a root, members of zip archives included, from one walk over the folders."""
+    """The location of every file below a root, members of zip archives included, from one walk over the folders.
+
+    Links to folders are followed, but no folder is walked from within itself.
+    """
     found: list[str] = []
-    for folder, _, names in os.walk(root, followlinks=True):
+    for folder, below, names in os.walk(root, followlinks=True):
+        below[:] = [name for name in below if not _is_cycle(Path(folder, name))]
         prefix = Path(folder).relative_to(root)
         for name in names:
             location = (prefix / name).as_posix()
@@ -130,6 +150,10 @@ def listing(root: Path) -> list[str]:
     return found
 
 
+def _is_cycle(folder: Path) -> bool:
+    return folder.is_symlink() and folder.absolute().is_relative_to(folder.resolve())
+
+
 def _members(archive: Path) -> list[str]:
     try:
         return _archive(archive).namelist()
@@ -137,22 +161,48 @@ def _members(archive: Path) -> list[str]:
         return []  # whoever looks for one of its members will say that it is missing
 
 
-# Checks -----------------------------------------------------------------------------------------------------------------
+# Columns ------------------------------------------------------------------------------------------------------------
+
+
+def well_names(wells: "pd.Series[str]") -> "pd.Series[str]":
+    """Names of wells spelled alike: ``b2`` and ``B002`` are ``B02``."""
+    return wells.str.strip().str.upper().str.replace(r"^([A-Z]+)0*(\d)$", r"\g<1>0\2", regex=True)
+
+
+def numbers(column: "pd.Series[Any]", name: str) -> "pd.Series[float]":
+    """A column of concentrations as numbers, so that ``3`` and ``3.000000`` are the same.
+
+    Raises ValueError naming file, row (the header is row 1) and value of the first that is no concentration.
+    """
+    parsed = pd.to_numeric(column, errors="coerce").astype(float)
+    bad = np.flatnonzero(~np.isfinite(parsed) | (parsed < 0))
+    if len(bad):
+        raise ValueError(
+            f"{name}: row {bad[0] + 2}: {column.name} must be a number of at least 0, but got {column.iloc[bad[0]]!r}"
+        )
+    return parsed.round(9)
+
+
+# Checks -------------------------------------------------------------------------------------------------------------
 
 
 def check_fields(fields: pd.DataFrame) -> list[Problem]:
     """What is wrong with a field table, images aside."""
     problems = []
+    for column in (*FIELD_KEY, COMPOUND):
+        if (empty := fields[column].isna()).any():
+            rows = [f"row {index}" for index in fields.index[empty]]
+            problems.append(_problem("error", f"fields have no {column}", rows))
     repeated = fields[fields.duplicated(FIELD_KEY, keep=False)]
     if len(repeated):
-        names = repeated[FIELD_KEY].drop_duplicates().agg(" ".join, axis=1)
+        names = _row_names(repeated.drop_duplicates(FIELD_KEY))
         problems.append(_problem("error", "fields stand in more than one row of the table", names))
     labels = fields[fields[LABEL].notna()].groupby(TREATMENT)[LABEL].unique()
     torn = labels[labels.map(len) > 1]
     if len(torn):
         names = [f"{compound} at {dose:g} ({', '.join(found)})" for (compound, dose), found in torn.items()]
         problems.append(_problem("error", "treatments carry two labels", names))
-    bare = sorted(set(fields[PLATE]) - set(fields.loc[fields[CONTROL], PLATE]))
+    bare = sorted(set(fields[PLATE].dropna()) - set(fields.loc[fields[CONTROL], PLATE]))
     if bare:
         problems.append(_problem("warning", "plates have no control wells", bare))
     if fields[LABEL].nunique() < 2:
@@ -161,15 +211,54 @@ def check_fields(fields: pd.DataFrame) -> list[Problem]:
 
 
 def check_hold_out(fields: pd.DataFrame, column: str) -> list[Problem]:
-    """Warn of labels that live in a single group of the held-out column: nothing is left to learn them from."""
+    """Labels that live in a single group of the held-out column: nothing is left to learn them from.
+
+    An error where compounds are held out, for such a label can never be predicted rightly. A warning for any other
+    column: BBBC021 itself has labels of a single week, and the fold of that week is excluded on its own.
+    """
     groups = fields[fields[LABEL].notna()].groupby(LABEL)[column].unique()
     single = groups[groups.map(len) == 1]
     if single.empty:
         return []
     names = [f"{label} ({column} {found[0]})" for label, found in single.items()]
+    severity: Literal["error", "warning"] = "warning"
     return [
-        _problem("warning", f"labels have a single {column.removeprefix('Metadata_')} and cannot be held out", names)
+        _problem(severity, f"labels have a single {column.removeprefix('Metadata_')} and cannot be held out", names)
     ]
+
+
+def check_images(fields: pd.DataFrame, root: Path, columns: Sequence[str]) -> list[Problem]:
+    """What is wrong with the images of a field table: paths that leave the root, by row, then the files themselves."""
+    nowhere: list[str] = []
+    outside: list[str] = []
+    inside: list[str] = []
+    names = _row_names(fields)
+    for column in columns:
+        for name, location in zip(names, fields[column], strict=True):
+            if pd.isna(location):
+                nowhere.append(f"{name} {column}")
+            elif _is_outside(root, location):
+                outside.append(f"{name}: {location}")
+            else:
+                inside.append(location)
+    problems = [_problem("error", "image paths are empty", nowhere)] if nowhere else []
+    if outside:
+        problems.append(_problem("error", f"image paths lead out of the screen's root {root}", outside))
+    return problems + check_files(root, inside)
+
+
+def _row_names(fields: pd.DataFrame) -> list[str]:
+    """Rows by their key, also where a part of it is missing."""
+    return [" ".join(map(str, key)) for key in fields[FIELD_KEY].itertuples(index=False, name=None)]
+
+
+def _is_outside(root: Path, location: str) -> bool:
+    archive, _, member = location.partition("!")
+    try:
+        _inside(root, archive)
+    except ValueError:
+        return True
+    return _leaves(member)
 
 
 def check_files(root: Path, locations: Iterable[str]) -> list[Problem]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from moa_ray.screens import Problem, Screen, check_fields, check_files, listing
+from moa_ray.screens import Problem, Screen, check_fields, check_images, listing, numbers, well_names
 from moa_ray.tables import (
     COMPOUND,
     CONCENTRATION,
@@ -50,7 +50,7 @@ def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS) -> Screen
     fields = _annotate(images, _labels(root)).reset_index(drop=True)
     used = [path_column(channel) for channel in channels if channel is not None]
     located = _locate(root, fields)
-    problems: list[Problem] = [*check_fields(located), *check_files(root, located[used].to_numpy().ravel())]
+    problems: list[Problem] = [*check_fields(located), *check_images(located, root, used)]
     padded = (*channels, *[None] * (3 - len(channels)))
     return Screen("bbbc021", root, located, padded, tuple(problems))
 
@@ -71,15 +71,6 @@ def _read(root: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     return table.apply(lambda column: column.str.strip())
 
 
-def _numbers(table: pd.DataFrame, column: str, name: str) -> pd.Series:
-    """A column of concentrations as numbers, so that ``3`` and ``3.000000`` are the same."""
-    numbers = pd.to_numeric(table[column], errors="coerce")
-    bad = table.index[numbers.isna()]
-    if len(bad):
-        raise ValueError(f"{name}: row {bad[0] + 2}: {column} must be a number, but got {table[column][bad[0]]!r}")
-    return numbers.astype(float).round(9)
-
-
 def _image_table(root: Path) -> pd.DataFrame:
     """One row a field with the columns of the field table, labels not yet among them."""
     name = "BBBC021_v1_image.csv"
@@ -94,8 +85,8 @@ def _image_table(root: Path) -> pd.DataFrame:
     dose = "Image_Metadata_Concentration"
     table = _read(root, name, [*given.values(), dose, *files.values(), *folders.values()])
     fields = pd.DataFrame({column: table[source] for column, source in given.items()})
-    fields[WELL] = fields[WELL].str.upper().str.replace(r"^([A-Z]+)0*(\d)$", r"\g<1>0\2", regex=True)
-    fields[CONCENTRATION] = _numbers(table, dose, str(root / name))
+    fields[WELL] = well_names(fields[WELL])
+    fields[CONCENTRATION] = numbers(table[dose], str(root / name))
     fields[WEEK] = fields[PLATE].str.extract(r"^(Week\d+)_", expand=False).fillna(fields[PLATE])
     sites = table[files["DAPI"]].str.extract(_SITE)
     fields[FIELD] = sites["site"].fillna(table[files["DAPI"]]) + ("_" + sites["crop"]).fillna("")
@@ -109,7 +100,7 @@ def _labels(root: Path) -> pd.DataFrame:
     name = "BBBC021_v1_moa.csv"
     table = _read(root, name, ["compound", "concentration", "moa"])
     labels = pd.DataFrame({COMPOUND: table["compound"], LABEL: table["moa"]})
-    labels[CONCENTRATION] = _numbers(table, "concentration", str(root / name))
+    labels[CONCENTRATION] = numbers(table["concentration"], str(root / name))
     labels = labels[labels[COMPOUND] != CONTROL_COMPOUND].drop_duplicates()
     torn = labels[labels.duplicated(TREATMENT)]
     if len(torn):

@@ -2,11 +2,11 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from moa_ray.screens import Screen, check_fields, check_files
+from moa_ray.screens import Screen, check_fields, check_images, numbers, well_names
 from moa_ray.tables import (
     COMPOUND,
     CONCENTRATION,
@@ -51,9 +51,10 @@ def open_screen(
     made = pd.DataFrame({name: table[source] for name, source in columns.items() if name != CONCENTRATION}).astype(
         "str"
     )
-    made = made.mask(table[list(columns[name] for name in made.columns)].isna().to_numpy())
+    made = made.mask(table[[columns[name] for name in made.columns]].isna().to_numpy())
     for channel, source in images.items():
-        made[path_column(channel)] = table[source].astype("str").str.replace("\\", "/")
+        made[path_column(channel)] = table[source].astype("str").map(_location, na_action="ignore")
+    made[WELL] = well_names(made[WELL])
     made[CONCENTRATION] = _concentrations(table, columns.get(CONCENTRATION), str(root / fields))
     made[CONTROL] = made[COMPOUND] == control if control is not None else False
     made[LABEL] = made[LABEL].mask(made[CONTROL])
@@ -67,16 +68,19 @@ def open_screen(
         made[REPLICATE] = made[PLATE] + " " + made[WELL]
     made = made[[column for column in made.columns if column not in paths] + paths].reset_index(drop=True)
     used = [path_column(channel) for channel in chosen if channel is not None]
-    problems = [*check_fields(made), *check_files(root, made[used].to_numpy().ravel())]
+    problems = [*check_fields(made), *check_images(made, root, used)]
     return Screen("table", root, made, chosen, tuple(problems))
 
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, encoding="utf-8-sig")
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        # As text: plate 0012 keeps its zeros, and a compound may be called NA. Only an empty cell is missing.
+        return pd.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; screen.fields is relative to screen.root") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError) as error:
         raise ValueError(f"{path}: no table of fields: {error}") from None
 
 
@@ -112,8 +116,9 @@ def _channels(images: Mapping[str, str], channels: Sequence[str | None] | None) 
 def _concentrations(table: pd.DataFrame, column: str | None, name: str) -> "pd.Series[float]":
     if column is None:
         return pd.Series(0.0, index=table.index)
-    numbers = pd.to_numeric(table[column], errors="coerce")
-    bad = table.index[numbers.isna()]
-    if len(bad):
-        raise ValueError(f"{name}: row {bad[0] + 2}: {column} must be a number, but got {table[column][bad[0]]!r}")
-    return numbers.astype(float).round(9)
+    return numbers(table[column], name)
+
+
+def _location(path: str) -> str:
+    """A path in the one spelling that a listing of the files has."""
+    return PurePosixPath(path.replace("\\", "/")).as_posix()

@@ -1,0 +1,136 @@
+"""The table screen: one CSV or parquet of fields, any number of channels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from moa_ray.screens import Screen, table
+from moa_ray.tables import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, FIELD, LABEL, PLATE, WELL
+
+COLUMNS = {PLATE: "plate", WELL: "well", COMPOUND: "drug", LABEL: "class"}
+NAMES = ("DAPI", "Tubulin", "Actin", "ER")
+
+
+def fields() -> pd.DataFrame:
+    rows = [("001", "B2", "a", "A"), ("001", "B03", "NA", "A"), ("002", "B04", "c", "B"), ("002", "B5", "d", "B")]
+    rows += [("001", "H12", "DMSO", "none"), ("002", "H12", "DMSO", "none")]
+    made = pd.DataFrame(rows, columns=["plate", "well", "drug", "class"])
+    return made.assign(**{name: [f"{name}/{i}.tif" for i in range(len(made))] for name in NAMES})
+
+
+def opened(root: Path, content: pd.DataFrame | None = None, form: str = "csv", **changes: Any) -> Screen:
+    """A screen of `content`, with images of all the channels that are named."""
+    content = fields() if content is None else content
+    path = root / f"fields.{form}"
+    content.to_csv(path, index=False) if form == "csv" else content.to_parquet(path, index=False)
+    for name in NAMES:
+        (root / name).mkdir(exist_ok=True)
+        for index in range(len(content)):
+            Image.fromarray(np.zeros((2, 3), np.uint8)).save(root / name / f"{index}.tif")
+    given = {"columns": COLUMNS, "images": {"DAPI": "DAPI"}, "control": "DMSO", "channels": None} | changes
+    return table.open_screen(root, path.name, **given)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_csv_and_parquet_give_the_same_sound_screen(tmp_path: Path, form: str) -> None:
+    screen = opened(tmp_path, form=form)
+    assert screen.problems == ()
+    assert screen.labels == ("A", "B")
+    assert screen.fields[PLATE].tolist() == ["001", "001", "001", "002", "002", "002"]
+    assert set(screen.labelled[COMPOUND]) == {"a", "NA", "c", "d"}
+    assert len(screen.controls) == 2
+
+
+def test_wells_are_normalised_and_defaults_filled_in(tmp_path: Path) -> None:
+    screen = opened(tmp_path)
+    assert set(screen.labelled[WELL]) == {"B02", "B03", "B04", "B05"}
+    assert set(screen.fields[FIELD]) == {"1"}
+    assert set(screen.fields[CONCENTRATION]) == {0.0}
+
+
+def test_field_numbers_do_not_depend_on_the_order_of_the_rows(tmp_path: Path) -> None:
+    content = fields().assign(well="B2")
+    (tmp_path / "other").mkdir()
+    one, two = opened(tmp_path, content), opened(tmp_path / "other", content.iloc[::-1])
+    key = ["Path_DAPI"]
+    pd.testing.assert_frame_equal(
+        one.fields.sort_values(key, ignore_index=True), two.fields.sort_values(key, ignore_index=True)
+    )
+
+
+def test_further_columns_can_be_held_out(tmp_path: Path) -> None:
+    screen = opened(tmp_path, fields().assign(line="MCF7"), columns=COLUMNS | {CELL_LINE: "line"})
+    assert set(screen.fields[CELL_LINE]) == {"MCF7"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_fewer_than_three_channels_are_padded(tmp_path: Path, count: int) -> None:
+    screen = opened(tmp_path, images={name: name for name in NAMES[:count]})
+    assert screen.channels == (*NAMES[:count], *[None] * (3 - count))
+
+
+def test_more_than_three_channels_must_be_picked_from(tmp_path: Path) -> None:
+    every = {name: name for name in NAMES}
+    with pytest.raises(ValueError, match=r"pick three with screen\.channels"):
+        opened(tmp_path, images=every)
+    assert opened(tmp_path, images=every, channels=["ER", None, "DAPI"]).channels == ("ER", None, "DAPI")
+
+
+def test_unknown_channel_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown channel 'Tubuline'; did you mean 'Tubulin'"):
+        opened(tmp_path, images={"Tubulin": "Tubulin"}, channels=["Tubuline"])
+
+
+def test_only_the_channels_in_use_are_checked(tmp_path: Path) -> None:
+    content = fields().assign(ER="nowhere.tif")
+    assert opened(tmp_path, content, images={"DAPI": "DAPI", "ER": "ER"}, channels=["DAPI"]).problems == ()
+
+
+def test_paths_of_other_spelling_are_found(tmp_path: Path) -> None:
+    content = fields()
+    content["DAPI"] = ["./DAPI\\" + path.removeprefix("DAPI/") for path in content["DAPI"]]
+    assert opened(tmp_path, content).problems == ()
+
+
+def test_all_problems_come_together(tmp_path: Path) -> None:
+    content = fields().assign(site="1")
+    content.loc[0, "DAPI"] = "../out.tif"
+    content.loc[1, "DAPI"] = None
+    content.loc[2, "DAPI"] = "gone.tif"
+    content.loc[3, "plate"] = None
+    problems = opened(tmp_path, content, columns=COLUMNS | {FIELD: "site"}).problems
+    text = "\n".join(problem.message for problem in problems if problem.severity == "error")
+    for part in ("no Metadata_Plate", "001 B02 1: ../out.tif", "paths are empty: 001 B03 1", "gone.tif"):
+        assert part in text
+
+
+def test_without_a_control_every_plate_lacks_one(tmp_path: Path) -> None:
+    screen = opened(tmp_path, fields().query("drug != 'DMSO'"), control=None)
+    assert not screen.fields[CONTROL].any()
+    assert [problem.severity for problem in screen.problems] == ["warning"]
+
+
+@pytest.mark.parametrize("value", ["high", "inf", "-1"])
+def test_bad_concentration_is_named_by_row_and_value(tmp_path: Path, value: str) -> None:
+    content = fields().assign(dose=["1", value, "1", "1", "0", "0"])
+    with pytest.raises(ValueError, match=rf"fields\.csv: row 3: dose .*'{value}'"):
+        opened(tmp_path, content, columns=COLUMNS | {CONCENTRATION: "dose"})
+
+
+def test_missing_table_and_missing_columns_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.csv: missing"):
+        table.open_screen(tmp_path, "none.csv", COLUMNS, {"DAPI": "DAPI"}, None, None)
+    with pytest.raises(ValueError, match="column drug is missing"):
+        opened(tmp_path, fields().drop(columns="drug"))
+    with pytest.raises(ValueError, match="Metadata_Label must be mapped"):
+        opened(tmp_path, columns={key: value for key, value in COLUMNS.items() if key != LABEL})
+
+
+def test_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_text("no")
+    with pytest.raises(ValueError, match=r"bad\.parquet: no table of fields"):
+        table.open_screen(tmp_path, "bad.parquet", COLUMNS, {"DAPI": "DAPI"}, None, None)
