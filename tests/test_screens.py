@@ -147,6 +147,12 @@ def test_row_without_a_plate_is_a_problem_not_a_crash() -> None:
     assert any("2 fields have no Metadata_Plate" in message for message in errors(check_fields(fields)))
 
 
+def test_label_of_a_single_compound_is_an_error_where_compounds_are_held_out() -> None:
+    fields = sound_fields().query(f"{COMPOUND} != 'b'")
+    (message,) = errors(check_hold_out(fields, COMPOUND))
+    assert message.startswith("1 labels have a single Compound and cannot be held out: A")
+
+
 def test_label_of_a_single_week_is_a_warning() -> None:
     assert [problem.severity for problem in check_hold_out(sound_fields(), WEEK)] == ["warning"]
 

@@ -221,7 +221,7 @@ def check_hold_out(fields: pd.DataFrame, column: str) -> list[Problem]:
     if single.empty:
         return []
     names = [f"{label} ({column} {found[0]})" for label, found in single.items()]
-    severity: Literal["error", "warning"] = "warning"
+    severity: Literal["error", "warning"] = "error" if column == COMPOUND else "warning"
     return [
         _problem(severity, f"labels have a single {column.removeprefix('Metadata_')} and cannot be held out", names)
     ]
