@@ -5,10 +5,11 @@
                                       tiles-<size>.npy   (n, size, size, 3) uint8
                                       parts/<plate>/     finished plates of a store that is being made
 
-A store is known by the fingerprint of all that shaped it: when that changes a new store is made beside the old one. Labels
-do not shape tiles. Rows carry keys; nothing depends on their order.
+A store is known by the fingerprint of all that shaped it: when that changes a new store is made beside the old one.
+Labels do not shape tiles. Rows carry keys; nothing depends on their order.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,11 +18,12 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
@@ -79,21 +81,25 @@ def prepare(
 
     Raises ValueError naming every field that cannot be read.
     """
+    sizes = sorted(set(sizes))
     facts = _facts(screen, preparation, sizes)
     mark = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     store = folder / f"{screen.name}-{mark[:12]}"
-    if not (store / "fingerprint.json").exists():
-        _make(screen, preparation, sorted(sizes), store, workers, progress)
-        warnings = _fallbacks(screen, preparation)[1]
-        _write_json(store / "fingerprint.json", {"fingerprint": mark, "warnings": warnings, **facts})
-        shutil.rmtree(store / "parts", ignore_errors=True)
-    known = json.loads((store / "fingerprint.json").read_text(encoding="utf-8"))
+    whole = store / "fingerprint.json"
+    if not whole.exists():
+        with _alone(store):
+            if not whole.exists():  # another process may have made it meanwhile
+                _make(screen, preparation, sizes, store, workers, progress)
+                warnings = _fallbacks(screen, preparation)[1]
+                _write_json(whole, {"fingerprint": mark, "warnings": warnings, **facts})
+    shutil.rmtree(store / "parts", ignore_errors=True)  # also those of a process killed before it came to this
+    known = json.loads(whole.read_text(encoding="utf-8"))
     table = pd.read_parquet(store / "tiles.parquet")
-    return TileStore(store, mark, tuple(sorted(sizes)), table, tuple(known["warnings"]))
+    return TileStore(store, mark, tuple(sizes), table, tuple(known["warnings"]))
 
 
 def fingerprint(screen: Screen, preparation: Preparation, sizes: Collection[int]) -> str:
-    """A digest of everything that shapes the tiles: settings, keys, and each file's name, size and time (or checksum)."""
+    """A digest of what shapes the tiles: settings, keys, and each file's name, size and time (or checksum)."""
     return hashlib.sha256(json.dumps(_facts(screen, preparation, sizes), sort_keys=True).encode()).hexdigest()
 
 
@@ -102,7 +108,7 @@ def expected_bytes(fields: int, preparation: Preparation, sizes: Collection[int]
     return fields * preparation.rows * preparation.columns * sum(3 * size * size for size in sizes)
 
 
-# What shapes the tiles --------------------------------------------------------------------------------------------------
+# What shapes the tiles ------------------------------------------------------------------------------------------------
 
 
 def _facts(screen: Screen, preparation: Preparation, sizes: Collection[int]) -> dict[str, Any]:
@@ -118,28 +124,44 @@ def _facts(screen: Screen, preparation: Preparation, sizes: Collection[int]) -> 
     return {
         "version": _VERSION,
         "preparation": asdict(preparation),
-        "sizes": sorted(sizes),
+        "sizes": sorted(set(sizes)),
         "channels": list(screen.channels),
         "files": digest.hexdigest(),
     }
 
 
 def _file_marks(root: Path, locations: Iterable[str]) -> Iterator[str]:
-    """A line a file that changes when its content does, without reading it: size and time, in archives the checksum."""
+    """A line a file that changes when its content does, without reading it: size and time, in archives the checksum.
+
+    A file that is not there is marked as missing: whoever reads it names it together with all others.
+    """
     archives: dict[str, dict[str, tuple[int, int]]] = {}
     for location in locations:
         name, _, member = location.partition("!")
         if not member:
-            status = (root / name).stat()
-            yield f"{location} {status.st_size} {status.st_mtime_ns}"
+            try:
+                status = (root / name).stat()
+                yield f"{location} {status.st_size} {status.st_mtime_ns}"
+            except FileNotFoundError:
+                yield f"{location} missing"
             continue
         if name not in archives:
-            with ZipFile(root / name) as archive:
+            archives[name] = {}
+            with suppress(FileNotFoundError, BadZipFile), ZipFile(root / name) as archive:
                 archives[name] = {info.filename: (info.file_size, info.CRC) for info in archive.infolist()}
-        yield f"{location} {archives[name][member]}"
+        yield f"{location} {archives[name].get(member, 'missing')}"
 
 
-# Making a store ---------------------------------------------------------------------------------------------------------
+# Making a store -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _alone(store: Path) -> Iterator[None]:
+    """Wait until no other process or thread makes this store; the lock of a killed process is let go by the system."""
+    store.mkdir(parents=True, exist_ok=True)
+    with (store / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _make(
@@ -157,14 +179,29 @@ def _make(
     with _Crew(workers, total, progress) as crew:
         controls = _control_moments(screen, preparation, parts, crew)
         statistics = _statistics(screen, preparation, controls)
+        unreadable: list[str] = []
         for plate, fields in screen.labelled.groupby(PLATE):
             part = parts / quote(str(plate), safe=" ")
             if part.exists():
                 crew.count(len(fields))
                 continue
             recipe = _Recipe(screen, preparation, sizes, statistics[str(plate)])
-            _make_plate(recipe, fields, part, crew)
+            try:
+                _make_plate(recipe, fields, part, crew)
+            except _UnreadableError as error:
+                unreadable += error.reasons
+        if unreadable:
+            raise _UnreadableError(unreadable)
     _assemble(parts, [quote(str(plate), safe=" ") for plate in sorted(screen.labelled[PLATE].unique())], sizes, store)
+
+
+class _UnreadableError(ValueError):
+    """Fields that cannot be prepared, all in one message."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        shown = reasons[:_SHOWN] + ([f"... and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else [])
+        super().__init__("\n  ".join([f"{len(reasons)} fields cannot be prepared:", *shown]))
+        self.reasons = reasons
 
 
 class _Crew:
@@ -182,7 +219,7 @@ class _Crew:
     def map(self, work: Callable[[list[str]], _Made], rows: Iterable[list[str]]) -> Iterator[_Made | None]:
         """Results in the order of the rows, never more in flight than keeps the threads busy.
 
-        A row that cannot be read yields None; all of them are raised as one ValueError after the last.
+        A row that cannot be read yields None; all of them are raised as one error after the last.
         """
         waiting: deque[Future[_Made]] = deque()
         wrong: list[str] = []
@@ -203,8 +240,7 @@ class _Crew:
         while waiting:
             yield first()
         if wrong:
-            shown = wrong[:_SHOWN] + ([f"... and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else [])
-            raise ValueError("\n  ".join([f"{len(wrong)} fields cannot be prepared:", *shown]))
+            raise _UnreadableError(wrong)
 
     def __enter__(self) -> "_Crew":
         return self
@@ -245,17 +281,17 @@ def _make_plate(recipe: _Recipe, fields: pd.DataFrame, part: Path, crew: _Crew) 
     keys: list[tuple[str, ...]] = []
     fields = fields.sort_values(FIELD_KEY)
     try:
-        raw = {size: (writing / f"{size}.raw").open("wb") for size in recipe.sizes}
-        results = crew.map(recipe, fields[recipe.screen.path_columns].to_numpy().tolist())
-        for key, tiles in zip(fields[FIELD_KEY].itertuples(index=False, name=None), results, strict=True):
-            for name, by_size in tiles or ():
-                keys.append((*key, name))
-                for size, tile in by_size.items():
-                    raw[size].write(tile.tobytes())
-        for file in raw.values():
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
+        with ExitStack() as files:
+            raw = {size: files.enter_context((writing / f"{size}.raw").open("wb")) for size in recipe.sizes}
+            results = crew.map(recipe, fields[recipe.screen.path_columns].to_numpy().tolist())
+            for key, tiles in zip(fields[FIELD_KEY].itertuples(index=False, name=None), results, strict=True):
+                for name, by_size in tiles or ():
+                    keys.append((*key, name))
+                    for size, tile in by_size.items():
+                        raw[size].write(tile.tobytes())
+            for file in raw.values():
+                file.flush()
+                os.fsync(file.fileno())
         pd.DataFrame(keys, columns=TILE_KEY, dtype="str").to_parquet(writing / "keys.parquet", index=False)
         writing.rename(part)
     finally:
@@ -279,7 +315,7 @@ def _assemble(parts: Path, plates: list[str], sizes: list[int], store: Path) -> 
     keys.assign(row=np.arange(len(keys))).to_parquet(store / "tiles.parquet", index=False)
 
 
-# Controls ---------------------------------------------------------------------------------------------------------------
+# Controls -------------------------------------------------------------------------------------------------------------
 
 
 def _used_controls(screen: Screen, preparation: Preparation) -> pd.DataFrame:
@@ -294,6 +330,7 @@ def _control_moments(screen: Screen, preparation: Preparation, parts: Path, crew
         return Moments.of(anscombe(field) if preparation.anscombe else field)
 
     moments: dict[str, Moments] = {}
+    unreadable: list[str] = []
     for plate, fields in _used_controls(screen, preparation).groupby(PLATE):
         part = parts / f"{quote(str(plate), safe=' ')}.controls.json"
         if part.exists():
@@ -303,11 +340,17 @@ def _control_moments(screen: Screen, preparation: Preparation, parts: Path, crew
             total = Moments.zero(len(screen.path_columns))
             # In the order of the keys, so that rounding does not depend on the order of the table.
             rows = fields.sort_values(FIELD_KEY)[screen.path_columns].to_numpy().tolist()
-            for one in crew.map(work, rows):
-                total += one or Moments.zero(len(screen.path_columns))
+            try:
+                for one in crew.map(work, rows):
+                    total += one or Moments.zero(len(screen.path_columns))
+            except _UnreadableError as error:
+                unreadable += error.reasons
+                continue
             plain = {"count": total.count, "mean": total.mean.tolist(), "m2": total.m2.tolist()}
             _write_json(part, plain)
         moments[str(plate)] = Moments(plain["count"], np.array(plain["mean"]), np.array(plain["m2"]))
+    if unreadable:
+        raise _UnreadableError(unreadable)
     return moments
 
 
@@ -316,7 +359,7 @@ def _fallbacks(screen: Screen, preparation: Preparation) -> tuple[dict[str, list
     settings = preparation.normalise
     plates = screen.fields[[PLATE, *([WEEK] if WEEK in screen.fields else [])]].drop_duplicates(PLATE).set_index(PLATE)
     counts = screen.controls.groupby(PLATE).size()
-    weeks = plates[WEEK] if WEEK in plates else None
+    weeks = plates.get(WEEK)
     sources: dict[str, list[str]] = {}
     fell: dict[str, list[str]] = {"week": [], "screen": []}
     for plate in plates.index:
@@ -332,7 +375,8 @@ def _fallbacks(screen: Screen, preparation: Preparation) -> tuple[dict[str, list
             fell[step].append(plate)
     sentences = [
         f"{len(names)} plates have fewer than {settings.min_control_fields} control fields "
-        f"{'of their own' if settings.by == 'plate' else 'in their week'} and are normalised by {_WHOSE[step]}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        f"{'of their own' if settings.by == 'plate' else 'in their week'} and are normalised by {_WHOSE[step]}: "
+        f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
         for step, names in fell.items()
         if names
     ]
@@ -350,7 +394,8 @@ def _statistics(screen: Screen, preparation: Preparation, moments: Mapping[str, 
             total += moments.get(source, Moments.zero(len(screen.path_columns)))
         if not total.count:
             raise ValueError(
-                "images.normalise.by: the screen has no control fields to normalise by; name the control, or set it to none"
+                "images.normalise.by: the screen has no control fields to normalise by; name the control, or set it to "
+                "none"
             )
         if (total.std == 0).any():
             flat = [name for name, std in zip(screen.path_columns, total.std, strict=True) if std == 0]
