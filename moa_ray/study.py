@@ -160,6 +160,7 @@ class Study:
     def describe(self) -> str:
         """The plan: what would be done, and what is wrong with the data."""
         labelled = self.screen.labelled
+        disk = tiles.expected_bytes(len(labelled), self.sweep.images, self.sizes)
         excluded = [fold for fold in self.folds if fold.excluded is not None]
         lines = [
             f"study        {self.sweep.study}: {self.sweep.out}",
@@ -173,7 +174,7 @@ class Study:
             *(f"             {fold.name}: {fold.excluded}" for fold in excluded),
             f"trials       {len(self.trials)}, and as many trainings at most",
             f"epochs       {sum(recipe.epochs for recipe, _ in self.trials)} at most",
-            f"disk         {_bytes(tiles.expected_bytes(len(labelled), self.sweep.images, self.sizes))} of tiles at most",
+            f"disk         {_bytes(disk)} of tiles at most",
             *(
                 f"memory       about {_bytes(memory)} a worker with {recipe.backbone}, {recipe.image_size} px, "
                 f"batches of {recipe.batch_size}"

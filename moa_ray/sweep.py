@@ -93,7 +93,7 @@ def _search(
 class Standing:
     """Which candidate leads so far, by treatment on the folds it has finished."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, how: metrics.How) -> None:
         self._how = how
         self._right: dict[str, int] = {}
         self._treatments: dict[str, int] = {}

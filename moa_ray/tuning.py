@@ -6,6 +6,7 @@ takes what the worker returns. Workers write nothing; Tune's own snapshots are n
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import tempfile
@@ -75,9 +76,10 @@ def cluster(address: str | None) -> Iterator[None]:
     """Ray: the cluster at an address, or one of this machine alone that ends with the block."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONWARNINGS": "ignore"}
-    local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    address = address or os.environ.get("RAY_ADDRESS") or "local"  # Ray sets the variable for submitted jobs
+    local = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, runtime_env={"env_vars": environment}, **quiet, **local)
+        ray.init(address, runtime_env={"env_vars": environment}, **quiet, **local)
     except ConnectionError as error:
         raise ValueError(f"--address {address}: no Ray cluster answers there: {error}") from None
     for name in ("ray.tune", "ray.train", "ray.air"):
@@ -99,7 +101,7 @@ def slots(
     all_cpus, all_gpus = have.get("CPU", 1.0), have.get("GPU", 0.0)
     gpus = (1.0 if all_gpus else 0.0) if gpus == "auto" else gpus
     if cpus == "auto":
-        # With GPUs the CPUs are shared out among them. Without, few CPUs a trial keep all busy: small steps scale badly.
+        # With GPUs the CPUs are shared out among them. Without, few CPUs a trial are best: small steps scale badly.
         cpus = max(1, int(all_cpus * gpus / all_gpus)) if gpus and all_gpus else max(1, int(all_cpus) // 8)
     for name, asked, available in (("gpus", gpus, all_gpus), ("cpus", cpus, all_cpus)):
         if asked > available and not open_cluster:
@@ -139,7 +141,7 @@ def run(plan: Plan, material: Material, recipes: list[Recipe], slots: Slots, lis
     assert plan.finished, "Tune ended before the plan did"
 
 
-class FoldTrainable(tune.Trainable):
+class FoldTrainable(tune.Trainable):  # type: ignore[misc]
     """One recipe on one fold; one step is one epoch, and the last one predicts the held-out tiles."""
 
     def setup(
@@ -153,7 +155,7 @@ class FoldTrainable(tune.Trainable):
         self._material = material
         tiles = {size: _open_tiles(path, arrays.get(size)) for size, path in material.tiles.items()}
         data = Data(tiles=tiles, labels=material.labels(), classes=material.classes)
-        self._new_trainer = lambda: Trainer(data, lambda *key: list(ray.get(weights[key])))
+        self._new_trainer = functools.partial(Trainer, data, lambda *key: list(ray.get(weights[key])))
         self._trainer = self._new_trainer()
         self.reset_config(config)
 
@@ -311,7 +313,7 @@ def _share_pretrained(recipes: list[Recipe]) -> dict[tuple[str, str, int], Any]:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     load = ray.remote(num_cpus=0, max_calls=1, max_retries=0, scheduling_strategy=here)(_read_pretrained)
     wanted = dict.fromkeys(
-        (recipe.backbone, recipe.weights, recipe.image_size) for recipe in recipes if recipe.weights != "random"
+        (recipe.backbone, recipe.weights, int(recipe.image_size)) for recipe in recipes if recipe.weights != "random"
     )
     shared = {key: load.remote(*key) for key in wanted}
     for reference in shared.values():

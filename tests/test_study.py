@@ -1,0 +1,135 @@
+"""From a sweep file to the table of tiles that trials are made of."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moa_ray import spec
+from moa_ray.screens import open_image
+from moa_ray.spec import Sweep
+from moa_ray.study import Study
+from moa_ray.tables import COMPOUND, FIELD_KEY, LABEL, TILE_KEY, WELL_KEY
+
+
+@pytest.fixture(scope="module")
+def make_sweep(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sweep]:
+    """A sweep over one painted screen, 3 labels x 2 compounds, with more keys."""
+    folder = tmp_path_factory.mktemp("study")
+    painting = {"labels": 3, "compounds": 2, "concentrations": 1, "replicates": 2, "height": 96, "width": 96}
+
+    def make(**more: object) -> Sweep:
+        plain = {
+            "study": "test",
+            "out": str(folder / "out"),
+            "screen": {"name": "synthetic", "root": str(folder / "painted"), "painting": painting},
+            "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32, "epochs": 2},
+            **more,
+        }
+        return spec.check(plain, "test.yaml")
+
+    return make
+
+
+def test_trials_are_recipes_times_folds_recipe_by_recipe(make_sweep: Callable[..., Sweep]) -> None:
+    study = Study.open(make_sweep(search={"space": {"learning_rate": [0.1, 0.01]}}))
+    names = [(recipe.learning_rate, fold) for recipe, fold in study.trials]
+    folds = [fold.name for fold in study.folds]
+    assert names == [(rate, fold) for rate in (0.1, 0.01) for fold in folds]
+    assert len(folds) == 6
+
+
+def test_material_joins_labels_to_tiles_by_key(make_sweep: Callable[..., Sweep]) -> None:
+    study = Study.open(make_sweep())
+    store = study.prepare(lambda done, total: None)
+    material = study.material(store)
+    assert len(material.table) == len(store.table)
+    labels = {tuple(row[FIELD_KEY]): row[LABEL] for _, row in study.screen.labelled.iterrows()}
+    places = {tuple(row[TILE_KEY]): row["row"] for _, row in store.table.iterrows()}
+    for _, row in material.table.iterrows():
+        assert row[LABEL] == labels[tuple(row[FIELD_KEY])]
+        assert row["row"] == places[tuple(row[TILE_KEY])]
+        assert material.classes[material.labels()[row["row"]]] == row[LABEL]
+
+
+def test_validation_wells_are_neither_trained_on_nor_held_out(make_sweep: Callable[..., Sweep]) -> None:
+    study = Study.open(make_sweep(validation={"by": "well", "share": 0.3}))
+    material = study.material(study.prepare(lambda done, total: None))
+    for fold in study.folds:
+        parts = material.split(fold.name)
+        wells = {part: set(map(tuple, material.table.iloc[rows][WELL_KEY].to_numpy())) for part, rows in parts.items()}
+        assert wells["validation"]
+        assert not wells["train"] & wells["validation"]
+        assert not (wells["train"] | wells["validation"]) & wells["test"]
+        assert set(material.table.iloc[parts["test"]][COMPOUND]) == {fold.value}
+        again = material.split(fold.name)
+        assert all(np.array_equal(parts[part], again[part]) for part in parts)
+
+
+def test_seeds_depend_on_the_study_and_the_fold_alone(make_sweep: Callable[..., Sweep]) -> None:
+    studies = [Study.open(make_sweep(seed=seed)) for seed in (1, 2)]
+    one, two = (study.material(study.prepare(lambda done, total: None)) for study in studies)
+    folds = [fold.name for fold in studies[0].folds]
+    assert len({tuple(one.seeds(fold)) for fold in folds}) == len(folds)
+    assert one.seeds(folds[0]) != two.seeds(folds[0])
+
+
+def test_plan_names_candidates_folds_disk_and_memory(make_sweep: Callable[..., Sweep]) -> None:
+    text = Study.open(make_sweep(folds={"hold_out": "week"})).describe()
+    for words in (
+        "candidates   1",
+        "held out: week",
+        "trials       2",
+        "MB of tiles",
+        "memory       about",
+        "errors       0",
+    ):
+        assert words in text
+
+
+def test_every_error_stops_a_sweep_in_one_message(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    painted = make_sweep(screen={**make_sweep().screen.model_dump(mode="json"), "root": str(tmp_path / "painted")})
+    study = Study.open(painted)
+    columns = study.screen.path_columns
+    missing, broken = (study.screen.root / study.screen.fields[columns[0]].iloc[i] for i in (0, 1))
+    missing.unlink()
+    broken.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="cannot be swept") as error:
+        Study.open(painted).require_sound()
+    assert missing.name in str(error.value)
+    assert broken.name in str(error.value)
+
+
+def test_official_tables_without_images_give_one_error_and_a_plan(
+    make_sweep: Callable[..., Sweep], shared: Path
+) -> None:
+    study = Study.open(make_sweep(screen={"name": "bbbc021", "root": str(shared / "data" / "bbbc021_csv")}))
+    errors = [problem.message for problem in study.problems if problem.severity == "error"]
+    assert len(errors) == 1
+    assert "7584 of 7584" in errors[0]
+    assert "103 treatments, 38 compounds, 12 labels" in study.describe()
+
+
+def test_real_cells_make_38_folds_and_no_error(make_sweep: Callable[..., Sweep], shared: Path) -> None:
+    root = shared / "data" / "bbbc021_cells"
+    study = Study.open(make_sweep(screen={"name": "bbbc021", "root": str(root)}))
+    study.require_sound()
+    assert len(study.trained_folds) == 38
+    with open_image(root, study.screen.fields[study.screen.path_columns[0]].iloc[0]) as file:
+        assert file.read(2) in (b"II", b"MM")
+
+
+def test_record_keeps_what_all_trials_share(make_sweep: Callable[..., Sweep]) -> None:
+    study = Study.open(make_sweep())
+    record = study.record(study.prepare(lambda done, total: None), "the command")
+    assert record["labels"] == list(study.screen.labels)
+    assert record["candidates"] == {recipe.candidate: recipe.as_dict() for recipe in study.recipes}
+    assert record["versions"]["keras"] == version("keras")
+
+
+def test_weights_file_that_is_missing_is_named(make_sweep: Callable[..., Sweep]) -> None:
+    study = Study.open(make_sweep(recipe={"backbone": "SmallCNN", "weights": "nowhere.weights.h5", "image_size": 32}))
+    with pytest.raises(ValueError, match=r"nowhere\.weights\.h5"):
+        study.record(study.prepare(lambda done, total: None), "the command")

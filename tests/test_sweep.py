@@ -1,0 +1,256 @@
+"""Whole sweeps by the command line, on a painted screen: what they leave, and that nothing is lost or done twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from moa_ray.tables import CANDIDATE, TILE_KEY, probability_columns
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+PATIENCE = 300  # seconds after which a sweep of seconds is taken for hung
+
+
+@pytest.fixture(scope="module")
+def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two labels, two compounds each, 32 pixels: 4 folds of one recipe."""
+    folder = tmp_path_factory.mktemp("sweep")
+    plain = {
+        "study": "tiny",
+        "seed": 3,
+        "out": str(folder / "out"),
+        "tiles": str(folder / "tiles"),
+        "screen": {
+            "name": "synthetic",
+            "root": str(folder / "painted"),
+            "painting": {"labels": 2, "compounds": 2, "concentrations": 1, "replicates": 2, "height": 96, "width": 96},
+        },
+        "recipe": {
+            "backbone": "SmallCNN",
+            "weights": "random",
+            "image_size": 32,
+            "epochs": 2,
+            "batch_size": 8,
+            "learning_rate": 0.01,
+        },
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+def start(sweep: Path, *more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "moa_ray.sweep", str(sweep), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(sweep: Path, *more: str) -> tuple[int, str]:
+    process = start(sweep, *more)
+    output, _ = process.communicate(timeout=PATIENCE)
+    return process.returncode, output
+
+
+def until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Wait for a condition while the process lives."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, f"ended early: {process.communicate()[0]}"
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def results(out: Path) -> dict[str, dict[str, object]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in out.glob("ledger/*/*/result.json")}
+
+
+def predictions(out: Path) -> pd.DataFrame:
+    table = pd.read_parquet(out / "predictions.parquet")
+    return table.sort_values([CANDIDATE, *TILE_KEY], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sweep_file: Path) -> Path:
+    """OUT of a sweep that nothing disturbed."""
+    status, output = run(sweep_file)
+    assert status == 0, output
+    return sweep_file.parent / "out"
+
+
+def test_sweep_leaves_all_that_the_design_names(undisturbed: Path) -> None:
+    names = {path.name for path in undisturbed.iterdir()}
+    assert names >= {
+        "sweep.yaml",
+        "ledger",
+        "predictions.parquet",
+        "treatments.parquet",
+        "leaderboard.csv",
+        "summary.json",
+        "report.html",
+        "figures",
+        "mlflow.db",
+        "mlartifacts",
+    }
+    assert len(results(undisturbed)) == 4
+    assert {result["status"] for result in results(undisturbed).values()} == {"finished"}
+
+
+def test_every_tile_is_predicted_once_and_probabilities_sum_to_one(undisturbed: Path) -> None:
+    table = predictions(undisturbed)
+    tiles = pd.read_parquet(next((undisturbed.parent / "tiles").glob("*/tiles.parquet")))
+    assert len(table) == len(tiles)
+    assert set(map(tuple, table[TILE_KEY].to_numpy())) == set(map(tuple, tiles[TILE_KEY].to_numpy()))
+    assert table[probability_columns(table)].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_finished_sweep_run_again_trains_nothing(undisturbed: Path, sweep_file: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("ledger/*/*/*")}
+    status, output = run(sweep_file)
+    assert status == 0, output
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.glob("ledger/*/*/*")} == before
+
+
+def test_mlflow_has_each_run_once_and_none_running(undisturbed: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{undisturbed / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 1 + 1 + 4
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.fixture
+def killed(sweep_file: Path, tmp_path: Path) -> tuple[Path, dict[Path, int]]:
+    """OUT of a sweep whose driver was killed after its first trial, and the files of what was finished."""
+    out = tmp_path / "killed"
+    process = start(sweep_file, f"out={out}", "resources.concurrent=1")
+    until(lambda: len(results(out)) >= 1, process)
+    process.kill()
+    process.communicate()
+    return out, {path: path.stat().st_mtime_ns for path in out.glob("ledger/*/*/*")}
+
+
+def test_killed_driver_goes_on_and_equals_an_undisturbed_sweep(
+    killed: tuple[Path, dict[Path, int]], undisturbed: Path, sweep_file: Path
+) -> None:
+    out, finished = killed
+    assert 1 <= len(results(out)) < 4
+    status, output = run(sweep_file, f"out={out}")
+    assert status == 0, output
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    pd.testing.assert_frame_equal(predictions(out), predictions(undisturbed), atol=1e-6)
+
+
+def test_killed_worker_costs_its_trial_one_attempt(sweep_file: Path, tmp_path: Path, undisturbed: Path) -> None:
+    out = tmp_path / "out"
+    process = start(sweep_file, f"out={out}", "resources.concurrent=1", "resources.retries=1")
+
+    def worker() -> list[psutil.Process]:
+        family = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in family if "FoldTrainable" in " ".join(_words(child))]
+
+    until(lambda: len(results(out)) >= 1 and bool(worker()), process)
+    worker()[0].kill()
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, output
+    assert sorted(int(str(result["attempts"])) for result in results(out).values()) == [1, 1, 1, 2]
+    pd.testing.assert_frame_equal(predictions(out), predictions(undisturbed), atol=1e-6)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def test_interrupt_leaves_the_ledger_intact_and_says_130(sweep_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(sweep_file, f"out={out}", "resources.concurrent=1")
+    until(lambda: len(results(out)) >= 1, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert not list(out.glob("ledger/.writing-*"))
+
+
+def test_recipe_that_diverges_fails_alone(sweep_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    status, output = run(
+        sweep_file,
+        f"out={out}",
+        "recipe={backbone: SmallCNN, weights: random, image_size: 32}",
+        "search.space.learning_rate=[0.01, 1e30]",
+        "recipe.epochs=1",
+    )
+    assert status == 0, output
+    found = [(path["recipe"]["learning_rate"], path["status"]) for path in _all_results(out)]  # type: ignore[index]
+    assert sorted(found) == [(0.01, "finished")] * 4 + [(1e30, "diverged")] * 4
+    assert "epoch 1" in output
+
+
+def _all_results(out: Path) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in out.glob("ledger/*/*/result.json")]
+
+
+def test_mlflow_that_is_down_stops_nothing_and_is_caught_up(sweep_file: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    out = tmp_path / "out"
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    status, output = run(sweep_file, f"out={out}", "tracking.uri=http://127.0.0.1:9", "recipe.epochs=1")
+    assert status == 0, output
+    assert output.count("cannot be reached") == 1
+    store = f"sqlite:///{tmp_path / 'later.db'}"
+    status, output = run(sweep_file, f"out={out}", f"tracking.uri={store}", "recipe.epochs=1")
+    assert status == 0, output
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 6
+
+
+def test_changed_sweep_is_refused_with_its_keys_and_fresh_starts_beside(undisturbed: Path, sweep_file: Path) -> None:
+    status, output = run(sweep_file, "seed=4")
+    assert status == 2
+    assert "seed" in output
+    assert "--fresh" in output
+    assert "Traceback" not in output
+    status, output = run(sweep_file, "seed=4", "recipe.epochs=1", "--fresh")
+    assert status == 0, output
+    assert len(results(undisturbed.with_name("out-2"))) == 4
+
+
+def test_resources_that_this_machine_lacks_are_refused(sweep_file: Path, tmp_path: Path) -> None:
+    status, output = run(sweep_file, f"out={tmp_path / 'out'}", "resources.gpus=9")
+    assert status == 2
+    assert "resources.gpus: each trial asks for 9" in output
+
+
+def test_plan_starts_nothing(sweep_file: Path, tmp_path: Path) -> None:
+    status, output = run(sweep_file, f"out={tmp_path / 'out'}", "--plan")
+    assert status == 0
+    assert "trials       4" in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_do_not_fit_are_said_before_any_trial(sweep_file: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "other.weights.h5"
+    weights.write_bytes(b"no weights")
+    status, output = run(sweep_file, f"out={tmp_path / 'out'}", f"recipe.weights={weights}")
+    assert status == 2
+    assert str(weights) in output
+    assert "Traceback" not in output
+    assert not results(tmp_path / "out")
