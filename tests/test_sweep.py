@@ -158,7 +158,7 @@ def test_killed_worker_costs_its_trial_one_attempt(sweep_file: Path, tmp_path: P
 
     def worker() -> list[psutil.Process]:
         family = psutil.Process(process.pid).children(recursive=True)
-        return [child for child in family if "FoldTrainable" in " ".join(_words(child))]
+        return [child for child in family if "ResourceTrainable" in " ".join(_words(child))]
 
     until(lambda: len(results(out)) >= 1 and bool(worker()), process)
     worker()[0].kill()

@@ -1,0 +1,124 @@
+"""Trials on a real Ray of this machine: resources, shared tiles, and what goes wrong in a worker."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moa_ray import tuning
+from moa_ray.folds import Fold
+from moa_ray.ledger import Result
+from moa_ray.race import Assignment, Grid
+from moa_ray.recipe import Recipe
+from moa_ray.study import Material
+from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
+
+pytestmark = pytest.mark.ray
+
+RECIPE = Recipe(backbone="SmallCNN", weights="random", image_size=32, epochs=1, batch_size=4)
+
+
+class Notes:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[Result, bool]] = []
+        self.epochs: list[Mapping[str, Any]] = []
+
+    def started(self, assignment: Assignment) -> None:
+        """Not kept."""
+
+    def epoch(self, assignment: Assignment, epoch: Mapping[str, Any]) -> None:
+        self.epochs.append(epoch)
+
+    def ended(self, result: Result, final: bool) -> None:
+        self.ends.append((result, final))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here() -> Iterator[None]:
+    with tuning.cluster(None):
+        yield
+
+
+@pytest.fixture
+def material(tmp_path: Path) -> Material:
+    """Four compounds of two labels, one tile each, told apart by their brightness."""
+    table = pd.DataFrame(
+        {
+            PLATE: "P1",
+            WELL: ["B02", "B03", "B04", "B05"],
+            FIELD: "1",
+            TILE: "0-0",
+            COMPOUND: ["a1", "a2", "b1", "b2"],
+            CONCENTRATION: 1.0,
+            LABEL: ["A", "A", "B", "B"],
+            "row": np.arange(4),
+        }
+    )
+    tiles = np.zeros((4, 32, 32, 3), dtype=np.uint8)
+    tiles[2:] = 200
+    np.save(tmp_path / "tiles-32.npy", tiles)
+    folds = {f"compound={name}": Fold(f"compound={name}", COMPOUND, name) for name in table[COMPOUND]}
+    return Material(table, ("A", "B"), folds, {32: tmp_path / "tiles-32.npy"}, seed=0)
+
+
+def run(material: Material, folds: list[str], retries: int = 0) -> Notes:
+    notes = Notes()
+    plan = Grid([(RECIPE, fold) for fold in folds], retries)
+    tuning.run(plan, material, [RECIPE], tuning.Slots(1, 0, 1), [notes])
+    return notes
+
+
+def test_each_fold_comes_back_with_its_own_tiles(material: Material) -> None:
+    notes = run(material, list(material.folds))
+    assert [final for _, final in notes.ends] == [True] * 4
+    for result, _ in notes.ends:
+        assert result.status == "finished"
+        assert result.predictions is not None
+        assert result.history is not None
+        assert list("compound=" + result.predictions[COMPOUND]) == [result.fold]
+        assert len(result.history) == RECIPE.epochs
+    assert len(notes.epochs) == 4
+
+
+def test_trial_that_fails_is_tried_again_and_then_reported_with_its_error(material: Material) -> None:
+    material.tiles[32].write_bytes(b"no array")
+    notes = run(material, ["compound=a1"], retries=1)
+    assert [(result.status, result.attempts, final) for result, final in notes.ends] == [
+        ("crashed", 1, False),
+        ("crashed", 2, True),
+    ]
+    assert all(result.error for result, _ in notes.ends)
+
+
+def test_error_in_training_is_a_crash_that_names_it(material: Material) -> None:
+    broken = Material(material.table.assign(row=[0, 1, 2, 9]), material.classes, material.folds, material.tiles, 0)
+    notes = run(broken, ["compound=a1"])
+    (result, final), *_ = notes.ends
+    assert (result.status, final) == ("crashed", True)
+    assert "IndexError" in str(result.error)
+
+
+def test_tiles_come_from_the_object_store_where_a_node_has_no_file(material: Material, tmp_path: Path) -> None:
+    reference = tuning._share_tiles(material)[32]
+    fetched = tuning._open_tiles(tmp_path / "elsewhere.npy", reference)
+    assert np.array_equal(fetched, np.load(material.tiles[32]))
+    assert not fetched.flags.writeable
+
+
+def test_slots_take_what_is_asked_for_and_fill_the_machine() -> None:
+    import ray
+
+    cpus = int(ray.cluster_resources()["CPU"])
+    assert tuning.slots(1, 0, None, open_cluster=False) == tuning.Slots(1.0, 0.0, cpus)
+    assert tuning.slots("auto", "auto", 1, open_cluster=False).concurrent == 1
+
+
+def test_gpu_that_this_machine_lacks_is_refused_but_a_cluster_may_grow() -> None:
+    with pytest.raises(ValueError, match=r"resources\.gpus: each trial asks for 0\.5, but this machine has 0"):
+        tuning.slots("auto", 0.5, None, open_cluster=False)
+    assert tuning.slots(1, 0.5, None, open_cluster=True).gpus == 0.5
