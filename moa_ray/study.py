@@ -146,7 +146,8 @@ class Study:
             "study": self.sweep.study,
             "command": command,
             "seed": self.sweep.seed,
-            "tiles": store.fingerprint,
+            # Sizes apart: a grid may grow by a backbone of another size, and the images are still the same.
+            "tiles": tiles.fingerprint(self.screen, self.sweep.images, sizes=()),
             "tile_store": str(store.path.resolve()),
             "labels": list(self.screen.labels),
             "channels": list(self.screen.channels),
