@@ -9,6 +9,7 @@ what is missing; there is no second way to resume.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from moa_ray.spec import Sweep
 Status = Literal["finished", "diverged", "out_of_memory", "crashed"]
 # A crash may come from the machine; a divergence is the recipe's own and would come again.
 SETTLED: frozenset[Status] = frozenset({"finished", "diverged"})
+_LONGEST = 200  # characters of a folder's name; file systems allow 255 bytes
 
 # Keys of the sweep file that say where and how fast, not what: they may change between starts.
 _CHANGEABLE = ("out", "tiles", "resources", "tracking")
@@ -113,8 +115,11 @@ class Ledger:
             differing += recipe_keys
         if not (self.root / "study.json").exists():
             return differing
-        shared = self.study()
-        return differing + [key for key in ("tiles", "labels", "weights") if shared.get(key) != _plain(study.get(key))]
+        shared, known = self.study(), json.loads(json.dumps(study))
+        differing += [key for key in ("tiles", "labels") if shared[key] != known[key]]
+        # A candidate may bring its own weights; a file that was used must be the same still.
+        files = shared["weights"].keys() & known["weights"].keys()
+        return differing + [f"weights {name}" for name in files if shared["weights"][name] != known["weights"][name]]
 
     # The trials -----------------------------------------------------------------------------------------------------
 
@@ -147,7 +152,10 @@ class Ledger:
 
     def folder(self, candidate: str, fold: str) -> Path:
         """Where one trial is kept; the fold's name is percent-encoded, so that any compound makes a file name."""
-        return self.root / candidate / quote(fold, safe="=, +()")
+        name = quote(fold, safe="=, +()")
+        if len(name) > _LONGEST:
+            name = f"{name[: _LONGEST - 65]}-{hashlib.sha256(fold.encode()).hexdigest()}"
+        return self.root / candidate / name
 
     def results(self) -> Iterator[Result]:
         """Every trial recorded, without its tables."""
@@ -196,10 +204,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""The ledger: trials whole or not at all, and no two sweeps in one folder."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from moa_ray import ledger, spec
+from moa_ray.ledger import Ledger, Result
+from moa_ray.spec import Sweep
+
+STUDY = {"tiles": "t", "labels": ["A", "B"], "weights": {}}
+
+
+def sweep(tmp_path: Path, *overrides: str) -> Sweep:
+    plain = {
+        "study": "test",
+        "out": str(tmp_path / "out"),
+        "screen": {"name": "bbbc021", "root": str(tmp_path)},
+        "recipe": {"backbone": "SmallCNN", "weights": "random"},
+        "search": {"space": {"learning_rate": [0.1, 0.01]}},
+    }
+    return spec.check(plain, "test.yaml", overrides)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Ledger:
+    book = Ledger(tmp_path / "out")
+    book.open(sweep(tmp_path), STUDY)
+    return book
+
+
+def result(candidate: str = "c", fold: str = "compound=a", **more: object) -> Result:
+    tables = {"history": pd.DataFrame({"epoch": [1]}), "predictions": pd.DataFrame({"prob_A": [0.5]})}
+    return Result(candidate, fold, **{"status": "finished", "recipe": {"epochs": 1}, **tables, **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fold",
+    ["compound=a", "compound=mevinolin/lovastatin", "compound=50 % ../x", "compound=µ-β", "compound=" + "x" * 400],
+)
+def test_result_is_read_back_as_it_was_written(book: Ledger, fold: str) -> None:
+    written = result(fold=fold, error="why", attempts=2, seconds=1.5)
+    book.write(written)
+    (read,) = book.results()
+    assert read == dataclasses.replace(written, history=None, predictions=None)
+    loaded = book.load(read)
+    assert loaded.predictions is not None
+    pd.testing.assert_frame_equal(loaded.predictions, written.predictions)
+    assert book.folder("c", fold).parent.parent == book.root
+
+
+def test_folds_of_long_names_stay_apart(book: Ledger) -> None:
+    for last in "ab":
+        book.write(result(fold="compound=" + "x" * 400 + last))
+    assert len(list(book.results())) == 2
+
+
+def test_kill_while_writing_leaves_no_trial(book: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        book.write(result())
+    monkeypatch.undo()
+    assert list(book.results()) == []
+    assert list(book.root.glob(".writing-*"))
+    book.open(sweep(tmp_path), STUDY)
+    assert not list(book.root.glob(".writing-*"))
+
+
+def test_unsettled_trial_is_replaced_and_settled_ones_are_known(book: Ledger) -> None:
+    book.write(result(status="crashed", history=None, predictions=None))
+    book.write(result(fold="compound=b", status="diverged"))
+    assert set(book.settled()) == {("c", "compound=b")}
+    book.write(result())
+    assert set(book.settled()) == {("c", "compound=a"), ("c", "compound=b")}
+    assert [one.status for one in book.results()] == ["finished", "diverged"]
+
+
+@pytest.mark.parametrize("override", ["seed=1", "images.rows=3", "folds.hold_out=week", "aggregate=mean"])
+def test_other_settings_are_refused_and_named(book: Ledger, tmp_path: Path, override: str) -> None:
+    with pytest.raises(ValueError, match=r"--fresh") as error:
+        book.open(sweep(tmp_path, override), STUDY)
+    assert override.split("=")[0] in str(error.value)
+
+
+@pytest.mark.parametrize("override", ["resources.gpus=1", "tracking.uri=sqlite:///x.db", "resources.retries=5"])
+def test_where_and_how_fast_may_change(book: Ledger, tmp_path: Path, override: str) -> None:
+    book.open(sweep(tmp_path, override), STUDY)
+
+
+def test_grid_may_grow_but_what_was_run_must_stay(book: Ledger, tmp_path: Path) -> None:
+    book.write(result(candidate=sweep(tmp_path).recipes[0].candidate))
+    book.open(sweep(tmp_path, "search.space.learning_rate=[0.1, 0.01, 0.001]"), {**STUDY, "weights": {"w.h5": "1"}})
+    with pytest.raises(ValueError, match=r"search\.space\.learning_rate"):
+        book.open(sweep(tmp_path, "search.space.learning_rate=[0.01]"), STUDY)
+
+
+def test_changed_data_or_weights_are_refused(book: Ledger, tmp_path: Path) -> None:
+    book.open(sweep(tmp_path), {**STUDY, "weights": {"w.h5": "1"}})
+    for changed in ({"tiles": "other"}, {"labels": ["A"]}, {"weights": {"w.h5": "2"}}):
+        with pytest.raises(ValueError, match=next(iter(changed))):
+            book.open(sweep(tmp_path), {**STUDY, **changed})
+
+
+def test_identity_of_a_study_stays_over_starts(book: Ledger, tmp_path: Path) -> None:
+    before = book.study()["id"]
+    book.open(sweep(tmp_path), STUDY)
+    assert book.study()["id"] == before
+
+
+def test_fresh_takes_the_first_free_folder(tmp_path: Path) -> None:
+    (tmp_path / "out-2").mkdir()
+    assert ledger.fresh(tmp_path / "out") == tmp_path / "out-3"
+
+
+def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.json"
+    ledger.write_text(path, "before")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.write_text(path, "after")
+    assert path.read_text() == "before"
