@@ -28,6 +28,8 @@ class Augmentation:
     noise_variance: float = 50.0
 
     def __post_init__(self) -> None:
+        _to_floats(self)
+        object.__setattr__(self, "channel_jitter", tuple(float(factor) for factor in self.channel_jitter))
         for name in ("blur", "noise"):
             _require(0 <= getattr(self, name) <= 1, f"{name} is a probability in [0, 1]", getattr(self, name))
         _require(self.noise_variance >= 0, "noise_variance must not be negative", self.noise_variance)
@@ -70,10 +72,10 @@ class Recipe:
     augment: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        _to_floats(self)
         for name in ("epochs", "batch_size"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
-        for name in ("learning_rate",):
-            _require(getattr(self, name) > 0, f"{name} must be above 0", getattr(self, name))
+        _require(self.learning_rate > 0, "learning_rate must be above 0", self.learning_rate)
         for name in ("weight_decay", "l2"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         for name in ("dropout", "momentum"):
@@ -95,9 +97,14 @@ class Recipe:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Recipe":
         """The recipe that `as_dict` wrote."""
-        augment = dict(plain["augment"])
-        augment["channel_jitter"] = tuple(augment["channel_jitter"])
-        return cls(**{**plain, "augment": Augmentation(**augment)})
+        return cls(**{**plain, "augment": Augmentation(**plain["augment"])})
+
+
+def _to_floats(instance: Any) -> None:
+    """Equal numbers are one hyperparameter, whether they were written 0 or 0.0."""
+    for item in dataclasses.fields(instance):
+        if item.type is float:
+            object.__setattr__(instance, item.name, float(getattr(instance, item.name)))
 
 
 def _require(holds: bool, rule: str, value: object) -> None:
