@@ -31,7 +31,7 @@ def run(
 
     0 done; 1 it failed; 2 the user's input is wrong (one message, no traceback); 130 interrupted, ledger intact.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # a job that is stopped ends as Ctrl-C would end it
+    before = signal.signal(signal.SIGTERM, _interrupt)  # a job that is stopped ends as Ctrl-C would end it
     try:
         return command(arguments.parse_intermixed_args(given))
     except ValueError as error:
@@ -46,6 +46,8 @@ def run(
     except Exception:
         traceback.print_exc()
         return FAILED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _is_ours(error: ValueError) -> bool:

@@ -99,7 +99,7 @@ class Board:
 
 @contextlib.contextmanager
 def field_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback (fields done, fields in all) that draws a bar, or a line each tenth where there is no terminal."""
+    """Yield a callback (fields done, fields in all) that draws a bar, or a line each tenth without a terminal."""
     bar = Progress(
         TextColumn("preparing tiles"),
         BarColumn(),

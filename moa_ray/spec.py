@@ -3,10 +3,8 @@
 This is the one border for text: nothing behind it parses YAML, and nothing before it is trusted.
 """
 
-import difflib
 import itertools
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from moa_ray import complaints
 from moa_ray.backbones import BACKBONES, native_size
 from moa_ray.images import Preparation
 from moa_ray.recipe import Recipe
@@ -85,7 +84,7 @@ class Validation(Section):
 
 
 class Search(Section):
-    """What is tried: every combination of the space's lists."""
+    """What is tried: every combination of the space's lists. Searching within ranges is not built yet."""
 
     mode: Literal["grid"] = "grid"
     space: dict[str, list[Any]] = Field(default_factory=dict)
@@ -147,9 +146,8 @@ class Sweep(Section):
         """The sweep as it was run, every default filled in."""
         plain = self.model_dump(mode="json")
         defaults = Recipe().as_dict()
-        plain["recipe"] = {
-            key: value for key, value in {**defaults, **self.recipe}.items() if key not in self.search.space
-        }
+        filled = {**defaults, **self.recipe, "augment": {**defaults["augment"], **self.recipe.get("augment", {})}}
+        plain["recipe"] = {key: value for key, value in filled.items() if key not in self.search.space}
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
@@ -172,8 +170,7 @@ def check(plain: Any, name: str, overrides: Sequence[str] = ()) -> Sweep:
     try:
         return Sweep.model_validate(plain)
     except ValidationError as error:
-        lines = [f"{name}: {line}" for line in _messages(error)]
-        raise ValueError("\n".join(lines)) from None
+        raise ValueError("\n".join(f"{name}: {line}" for line in complaints.lines(error, Sweep))) from None
 
 
 def _read(path: Path) -> Any:
@@ -225,10 +222,13 @@ def _combinations(fixed: Mapping[str, Any], space: Mapping[str, Sequence[Any]]) 
         try:
             recipe = _RECIPE.validate_python(_for_backbone({**fixed, **tried}))
         except ValidationError as error:
-            raise ValueError("; ".join(_recipe_messages(error, tried))) from None
+            first = error.errors()[0]
+            key = str(first["loc"][0]) if first["loc"] else str(first["ctx"]["error"]).split()[0]
+            place = "search.space" if key in tried else "recipe"
+            raise ValueError("; ".join(complaints.lines(error, Recipe, place))) from None
         if recipe.backbone not in BACKBONES:
-            where = "search.space.backbone" if "backbone" in space else "recipe.backbone"
-            raise ValueError(f"{where}: unknown backbone {recipe.backbone!r}{_nearest(recipe.backbone, BACKBONES)}")
+            hint = complaints.nearest(recipe.backbone, BACKBONES)
+            raise ValueError(f"recipe.backbone: unknown backbone {recipe.backbone!r}{hint}")
         yield replace(recipe, image_size=native_size(recipe.backbone)) if recipe.image_size == "native" else recipe
 
 
@@ -247,80 +247,6 @@ def _for_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
 def _known(mapping: Mapping[str, Any], where: str, hint: str) -> None:
     for key, value in mapping.items():
         if key not in _RECIPE_KEYS:
-            raise ValueError(f"{where}: unknown hyperparameter {key!r}{_nearest(key, _RECIPE_KEYS)}")
+            raise ValueError(f"{where}: unknown hyperparameter {key!r}{complaints.nearest(key, _RECIPE_KEYS)}")
         if hint and isinstance(value, list):
             raise ValueError(f"{where}.{key}: one value must stand here, but got the list {value!r}; {hint}")
-
-
-def _recipe_messages(error: ValidationError, tried: Mapping[str, Any]) -> Iterator[str]:
-    for problem in error.errors():
-        # A rule of the whole recipe has no place of its own: its text opens with the key.
-        text = _text(problem)
-        key = str(problem["loc"][0]) if problem["loc"] else text.split()[0].rstrip(":")
-        where = "search.space" if key in tried else "recipe"
-        yield f"{'.'.join([where, *map(str, problem['loc'])])}: {text}" if problem["loc"] else f"{where}.{key}: {text}"
-
-
-# What pydantic puts into a place that the sweep file has no key for: the branch of a union that it tried.
-_BRANCH = re.compile(r"^(literal\[.*|constrained-.*|function-.*|str|int|float|tuple\[.*|bbbc021|table|synthetic)$")
-
-
-def _messages(error: ValidationError) -> Iterator[str]:
-    """One line a place, in the words of the sweep file."""
-    seen: dict[str, list[str]] = {}
-    for problem in error.errors():
-        parts = [str(part) for part in problem["loc"] if not _BRANCH.match(str(part))]
-        text = _text(problem)
-        if problem["type"] == "extra_forbidden":
-            *parents, key = parts
-            place, text = ".".join(parents), f"unknown key {key!r}{_nearest(key, _keys_at(problem, parents))}"
-            yield f"{place}: {text}" if place else text
-            continue
-        seen.setdefault(".".join(parts), []).append(text)
-    for place, texts in seen.items():
-        text = " or ".join(dict.fromkeys(texts))
-        yield f"{place}: {text}" if place else text
-
-
-def _text(problem: Any) -> str:
-    text = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
-    value = problem.get("input")
-    if problem["type"] in {"value_error", "missing", "extra_forbidden"}:
-        return text.replace("Field required", "this key is missing")
-    if isinstance(value, bool):
-        return f"{text}, but got {value}; YAML reads yes, no, on and off as true and false: put quotes around a word"
-    return f"{text}, but got {value!r}"
-
-
-def _keys_at(problem: Any, parents: Sequence[str]) -> list[str]:
-    """The keys that the sweep file may have at a place."""
-    model: Any = Sweep
-    branches = {"bbbc021": Bbbc021, "table": Table, "synthetic": Synthetic}
-    for part in problem["loc"][:-1]:
-        if part in branches:
-            model = branches[part]
-            continue
-        fields = _fields(model)
-        if part not in fields:
-            return []
-        model = _model_in(fields[part])
-    return list(_fields(model))
-
-
-def _fields(model: Any) -> dict[str, Any]:
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return {name: field.annotation for name, field in model.model_fields.items()}
-    return (
-        {field.name: field.type for field in dataclass_fields(model)} if hasattr(model, "__dataclass_fields__") else {}
-    )
-
-
-def _model_in(annotation: Any) -> Any:
-    """The section among an annotation's alternatives."""
-    arguments = getattr(annotation, "__args__", ())
-    return next((argument for argument in (annotation, *arguments) if _fields(argument)), annotation)
-
-
-def _nearest(word: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}" if known else ""

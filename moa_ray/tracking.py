@@ -1,15 +1,15 @@
 """What MLflow shows of a sweep: the only file that imports MLflow.
 
 MLflow's runs are a view of the ledger. Each run is tagged with the study's id, its candidate and its fold, so that a
-restart finds the runs that are there and makes none twice. One thread sends, so that a slow or absent server never holds
-up training; what could not be sent is sent from the ledger at the next start.
+restart finds the runs that are there and makes none twice. One thread sends, so that a slow or absent server never
+holds up training; what could not be sent is sent from the ledger at the next start.
 """
 
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,9 @@ class Tracker:
         self._ledger = ledger
         self._experiment = experiment
         self._uri = uri(ledger.out, configured)
-        self._artifacts = None if configured else (ledger.out / "mlartifacts").resolve().as_uri()
+        # A server has a place for artifacts; a bare database would put them into whatever folder we are in.
+        bare = self._uri.startswith("sqlite:")
+        self._artifacts = (ledger.out / "mlartifacts").resolve().as_uri() if bare else None
         self._study = study
         self._warn = warn
         self._down = False
@@ -89,7 +91,7 @@ class Tracker:
         self._submit(self._send_summary, (candidate,), dict(metrics), list(artifacts), "FINISHED")
 
     def finish(self, metrics: Mapping[str, float], artifacts: Iterable[Path], failed: bool = False) -> bool:
-        """Send the sweep's own numbers and files, end its run, and wait until all is sent; False where MLflow was down."""
+        """Send the sweep's own numbers and files, end its run, and wait until all is sent; False if MLflow was down."""
         self._submit(self._send_summary, (), dict(metrics), list(artifacts), "FAILED" if failed else "FINISHED")
         self._sender.shutdown(wait=True)
         return not self._down
@@ -99,7 +101,7 @@ class Tracker:
         self._submit(self._kill)
         self._sender.shutdown(wait=True)
 
-    # What the sending thread does ---------------------------------------------------------------------------------------
+    # What the sending thread does -----------------------------------------------------------------------------------
 
     def _submit(self, send: Callable[..., None], *arguments: Any) -> None:
         self._sender.submit(self._guarded, send, *arguments)
@@ -157,7 +159,8 @@ class Tracker:
             self._client.update_run(sent.run_id, status="RUNNING")
             sent.status = "RUNNING"
         new = {name: str(value)[:6000] for name, value in parameters.items() if name not in sent.parameters}
-        self._log(sent.run_id, "params", [Param(name, value) for name, value in new.items()], size=100)
+        for batch in _batches([Param(name, value) for name, value in new.items()], 100):
+            self._client.log_batch(sent.run_id, params=batch)
         sent.parameters |= set(new)
         return sent.run_id
 
@@ -191,17 +194,19 @@ class Tracker:
     def _metrics(self, run_id: str, points: Iterable[tuple[str, float, int]]) -> None:
         now = int(time.time() * 1000)
         metrics = [Metric(name, float(value), now, step) for name, value, step in points if math.isfinite(value)]
-        self._log(run_id, "metrics", metrics, size=1000)
-
-    def _log(self, run_id: str, kind: str, entities: list[Any], size: int) -> None:
-        """Send entities in batches of the size that MLflow takes at once."""
-        for start in range(0, len(entities), size):
-            self._client.log_batch(run_id, **{kind: entities[start : start + size]})
+        for batch in _batches(metrics, 1000):
+            self._client.log_batch(run_id, metrics=batch)
 
     def _kill(self) -> None:
         for key, sent in self._runs.items():
             if sent.status == "RUNNING":
                 self._end(key, "KILLED")
+
+
+def _batches(entities: list[Any], size: int) -> Iterator[list[Any]]:
+    """As many at a time as MLflow takes in one call."""
+    for start in range(0, len(entities), size):
+        yield entities[start : start + size]
 
 
 def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

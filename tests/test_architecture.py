@@ -14,7 +14,7 @@ LAYERS = {
     3: {"spec", "ledger", "training"},
     2: {"models", "augment", "tiles"},
     1: {"screens", "screens.bbbc021", "screens.table", "screens.synthetic", "images", "folds", "metrics"},
-    0: {"tables", "recipe", "backbones", "command"},
+    0: {"tables", "recipe", "backbones", "command", "complaints"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 DOORS = {"ray": {"tuning"}, "mlflow": {"tracking"}, "keras": {"models", "augment", "training"}, "tensorflow": set()}

@@ -1,0 +1,179 @@
+"""The sweep file: what it means, and what it says when it is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from moa_ray import spec
+from moa_ray.recipe import Augmentation
+from moa_ray.spec import Sweep
+
+
+def plain() -> dict[str, Any]:
+    return {
+        "study": "test",
+        "out": "runs/test",
+        "screen": {"name": "synthetic", "root": "painted", "painting": {"labels": 3}},
+        "recipe": {"backbone": "SmallCNN", "weights": "random", "augment": {"blur": 0.1}},
+        "search": {"space": {"learning_rate": [0.1, 0.01]}},
+    }
+
+
+def check(*overrides: str) -> Sweep:
+    return spec.check(plain(), "sweep.yaml", overrides)
+
+
+def test_grid_is_every_combination_in_the_order_of_the_file() -> None:
+    recipes = check("search.space.epochs=[1, 2]").recipes
+    assert [(recipe.learning_rate, recipe.epochs) for recipe in recipes] == [(0.1, 1), (0.1, 2), (0.01, 1), (0.01, 2)]
+
+
+def test_equal_combinations_are_one_recipe() -> None:
+    assert len(check("search.space.learning_rate=[0.1, 0.1, 1.0e-1]").recipes) == 1
+
+
+def test_native_size_is_the_backbones_own() -> None:
+    sweep = check("search.space.backbone=[ResNet50, InceptionV3]", "recipe={weights: random}")
+    assert {(recipe.backbone, recipe.image_size) for recipe in sweep.recipes} == {
+        ("ResNet50", 224),
+        ("InceptionV3", 299),
+    }
+
+
+def test_value_by_backbone_goes_with_its_backbone() -> None:
+    overrides = ("recipe={weights: {ResNet50: a.h5, VGG16: b.h5}}", "search.space.backbone=[ResNet50, VGG16]")
+    assert {(r.backbone, r.weights) for r in check(*overrides).recipes} == {("ResNet50", "a.h5"), ("VGG16", "b.h5")}
+    with pytest.raises(ValueError, match=r"recipe\.weights: given by backbone, but not for Xception"):
+        check("recipe={weights: {ResNet50: a.h5}}", "search.space.backbone=[Xception]")
+
+
+def test_float_that_yaml_reads_as_text_is_a_float() -> None:
+    assert yaml.safe_load("1e-5") == "1e-5"
+    assert check("search.space.learning_rate=[1e-5]").recipes[0].learning_rate == 1e-5
+    assert check("recipe.weight_decay=1e-6").recipes[0].weight_decay == 1e-6
+
+
+def test_written_out_sweep_gives_the_same_recipes_with_every_default() -> None:
+    sweep = check()
+    again = spec.check(yaml.safe_load(sweep.as_yaml()), "sweep.yaml")
+    assert again.recipes == sweep.recipes
+    assert again == spec.check(yaml.safe_load(again.as_yaml()), "sweep.yaml")
+    written = yaml.safe_load(sweep.as_yaml())
+    assert written["recipe"]["augment"] == {
+        "orientations": True,
+        "channel_jitter": list(Augmentation().channel_jitter),
+        "blur": 0.1,
+        "noise": 0.5,
+        "noise_variance": 50.0,
+    }
+    assert written["images"]["normalise"] == {"by": "plate", "min_control_fields": 4}
+
+
+def test_tiles_lie_beside_out_unless_a_folder_is_named() -> None:
+    assert check("out=a/b").tile_folder == Path("a/tiles")
+    assert check("tiles=c").tile_folder == Path("c")
+
+
+def test_override_makes_sections_and_replaces_values() -> None:
+    sweep = check("resources.cpus=2", "tracking={uri: 'http://127.0.0.1:5000'}", "screen.painting.labels=4")
+    assert sweep.resources.cpus == 2
+    assert sweep.tracking.uri == "http://127.0.0.1:5000"
+    assert sweep.screen.painting.labels == 4  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("studdy=x", "unknown key 'studdy'; did you mean 'study'?"),
+        ("screen.rot=x", "screen: unknown key 'rot'; did you mean 'root'?"),
+        ("screen.painting.label=3", "screen.painting: unknown key 'label'; did you mean 'labels'?"),
+        ("images.normalise.bye=week", "images.normalise: unknown key 'bye'; did you mean 'by'?"),
+        ("images.range=tile", "images: unknown key 'range'; did you mean 'range_over'?"),
+        (
+            "recipe.learning_rat=1",
+            "recipe: unknown hyperparameter 'learning_rat'; did you mean 'learning_rate'?",
+        ),
+        ("recipe.augment.blurr=1", "recipe.augment: unknown key 'blurr'; did you mean 'blur'?"),
+        (
+            "search.space.dropuot=[0]",
+            "search.space: unknown hyperparameter 'dropuot'; did you mean 'dropout'?",
+        ),
+        (
+            "recipe.backbone=ResNet5",
+            "recipe.backbone: unknown backbone 'ResNet5'; did you mean 'ResNet50'?",
+        ),
+        (
+            "images.normalise.by=no",
+            "images.normalise.by: must be 'plate', 'week', 'screen' or 'none', but got "
+            "False; YAML reads yes, no, on and off as true and false: put quotes around a word",
+        ),
+        (
+            "recipe.dropout=[0, 0.5]",
+            "recipe.dropout: one value must stand here, but got the list [0, 0.5]; put a "
+            "list of values to try under search.space",
+        ),
+        (
+            "recipe.learning_rate=0.1",
+            "search.space.learning_rate: it is fixed under recipe too; keep one of the two",
+        ),
+        ("search.space.learning_rate=[]", "search.space.learning_rate: the list of values to try is empty"),
+        ("search.space.learning_rate=[0]", "search.space: learning_rate must be above 0, but got 0.0"),
+        ("recipe.dropout=1", "recipe: dropout must lie in [0, 1), but got 1.0"),
+        ("recipe.augment.blur=2", "recipe.augment: blur is a probability in [0, 1], but got 2.0"),
+        ("images.rows=0", "images: rows and columns must be at least 1, but got 0 and 2"),
+        (
+            "resources.gpus=-1",
+            "resources.gpus: must be greater than or equal to 0, but got -1 or must be 'auto', but got -1",
+        ),
+        ("seed=-1", "seed: must be greater than or equal to 0, but got -1"),
+        ("search.mode=optuna", "search.mode: must be 'grid', but got 'optuna'"),
+        ("screen.name=bbc021", "screen: name must be 'bbbc021', 'table', 'synthetic', but got 'bbc021'"),
+        ("out=null", "out: must be a path, but got None"),
+        ("epochs", "'epochs': an override reads KEY=VALUE, e.g. recipe.epochs=5"),
+        ("study.name=x", "'study.name=x': study holds a value, not keys"),
+        ("study=[", "'study=[': the value is not YAML"),
+    ],
+)
+def test_wrong_value_is_named_with_its_place_and_rule(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=r".") as error:
+        check(override)
+    assert str(error.value).removeprefix("sweep.yaml: ").startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(ValueError, match="seed") as error:
+        check("seed=x", "resources.cpus=0", "images.normalise.by=well")
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_missing_key_is_named() -> None:
+    without = plain()
+    del without["study"]
+    with pytest.raises(ValueError, match=r"^sweep\.yaml: study: this key is missing$"):
+        spec.check(without, "sweep.yaml")
+
+
+def test_file_that_is_no_sweep_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    with pytest.raises(ValueError, match="no such sweep file"):
+        spec.load(path)
+    path.write_text("a: [")
+    with pytest.raises(ValueError, match="not YAML"):
+        spec.load(path)
+    path.write_text("- a")
+    with pytest.raises(ValueError, match="a mapping of keys must stand at the top, but got list"):
+        spec.load(path)
+    path.write_text("!!python/object/apply:os.system ['true']")
+    with pytest.raises(ValueError, match="not YAML"):
+        spec.load(path)
+
+
+def test_every_sweep_file_of_the_repository_opens_with_its_command_and_is_valid(repo: Path) -> None:
+    files = sorted((repo / "sweeps").glob("*.yaml"))
+    assert len(files) >= 3
+    for path in files:
+        assert path.read_text().startswith(f"# python -m moa_ray.sweep sweeps/{path.name}\n")
+        assert spec.load(path).recipes
