@@ -1,0 +1,137 @@
+"""MLflow's runs are a view of the ledger: each once, none left running, and caught up after an outage."""
+
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from moa_ray import spec, tracking
+from moa_ray.ledger import Ledger, Result
+from moa_ray.tracking import Tracker
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Ledger:
+    """A ledger with two finished trials of one candidate, one of a compound with a quote in its name."""
+    plain = {"study": "tracked", "out": str(tmp_path / "out"), "screen": {"name": "bbbc021", "root": str(tmp_path)}}
+    book = Ledger(tmp_path / "out")
+    book.open(spec.check({**plain, "recipe": {"weights": "random"}}, "test.yaml"), {"tiles": "t"})
+    for fold in ("compound=a", "compound=3'-O'Neil \"x\""):
+        book.write(result(fold))
+    return book
+
+
+def result(fold: str, **more: object) -> Result:
+    history = pd.DataFrame(
+        {"epoch": [1, 2], "loss": [1.0, 0.5], "validation_loss": [None, None], "seconds": [2.0, 2.0]}
+    )
+    values = {"status": "finished", "recipe": {"epochs": 2, "augment": {"blur": 0.5}}, "seconds": 4.0, "epochs": 2}
+    return Result("Net-1", fold, **{"history": history, **values, **more})  # type: ignore[arg-type]
+
+
+def tracker(book: Ledger, warnings: list[str] | None = None, uri: str | None = None) -> Tracker:
+    made = Tracker(book, "tracked", uri, "the sweep", (warnings if warnings is not None else []).append)
+    made.begin({"seed": 7})
+    return made
+
+
+def runs(book: Ledger, uri: str | None = None) -> dict[tuple[str, ...], Run]:
+    """All runs by (candidate, fold); fails where two share a key."""
+    client = MlflowClient(tracking.uri(book.out, uri))
+    experiment = client.get_experiment_by_name("tracked")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    tags = ("moa_ray.candidate", "moa_ray.fold")
+    by_key = {tuple(run.data.tags[tag] for tag in tags if tag in run.data.tags): run for run in found}
+    assert len(by_key) == len(found)
+    return by_key
+
+
+def test_sweep_recipe_and_fold_are_parent_child_and_grandchild(book: Ledger) -> None:
+    made = tracker(book)
+    made.candidate("Net-1", {"k": 3.0}, [])
+    assert made.finish({"k": 3.0}, [])
+    found = runs(book)
+    assert {len(key) for key in found} == {0, 1, 2}
+    assert len(found) == 4
+    for key, run in found.items():
+        parent = run.data.tags.get("mlflow.parentRunId")
+        assert parent == (found[key[:-1]].info.run_id if key else None)
+        assert run.info.status == "FINISHED"
+    assert found[()].data.params == {"seed": "7"}
+    assert found[("Net-1",)].data.params == {"epochs": "2", "augment.blur": "0.5"}
+    assert found[("Net-1",)].data.metrics == {"k": 3.0}
+
+
+def test_epochs_become_steps(book: Ledger) -> None:
+    tracker(book).finish({}, [])
+    run = runs(book)["Net-1", "compound=a"]
+    history = MlflowClient(tracking.uri(book.out, None)).get_metric_history(run.info.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 0.5)]
+    assert run.data.metrics == {"loss": 0.5, "seconds": 2.0, "total_seconds": 4.0, "epochs_trained": 2.0}
+
+
+def test_restart_makes_no_run_twice_and_sends_what_was_missing(book: Ledger) -> None:
+    tracker(book).interrupt()
+    assert {run.info.status for key, run in runs(book).items() if len(key) < 2} == {"KILLED"}
+    before = {key: run.info.run_id for key, run in runs(book).items()}
+    book.write(result("compound=c"))
+    again = tracker(book)
+    again.candidate("Net-1", {}, [])
+    again.finish({}, [])
+    after = runs(book)
+    assert before.items() <= {key: run.info.run_id for key, run in after.items()}.items()
+    assert after.keys() - before.keys() == {("Net-1", "compound=c")}
+    assert {run.info.status for run in after.values()} == {"FINISHED"}
+
+
+def test_failed_trial_says_why_and_its_later_success_replaces_it(book: Ledger) -> None:
+    book.write(result("compound=c", status="crashed", error="x" * 9000, history=None))
+    tracker(book).interrupt()
+    run = runs(book)["Net-1", "compound=c"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["moa_ray.status"] == "crashed"
+    book.write(result("compound=c"))
+    tracker(book).finish({}, [])
+    assert runs(book)["Net-1", "compound=c"].info.status == "FINISHED"
+
+
+def test_artifacts_lie_in_out(book: Ledger, tmp_path: Path) -> None:
+    made = tracker(book)
+    (tmp_path / "report.html").write_text("the report")
+    made.finish({}, [tmp_path / "report.html"])
+    (artifact,) = (book.out / "mlartifacts").rglob("report.html")
+    assert artifact.read_text() == "the report"
+
+
+def test_absent_server_warns_once_and_is_caught_up_later(
+    book: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    warnings: list[str] = []
+    down = tracker(book, warnings, "http://127.0.0.1:9")
+    down.trial(result("compound=a"))
+    down.candidate("Net-1", {}, [])
+    assert not down.finish({}, [])
+    assert len(warnings) == 1
+    assert "http://127.0.0.1:9 cannot be reached" in warnings[0]
+    store = f"sqlite:///{tmp_path / 'later.db'}"
+    later = tracker(book, warnings, store)
+    assert later.finish({}, [])
+    assert len(runs(book, store)) == 4
+    assert len(warnings) == 1
+
+
+def test_no_thread_is_left_behind(book: Ledger) -> None:
+    tracker(book).finish({}, [])
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mlflow_")]
+
+
+def test_command_that_shows_the_runs_names_the_store(tmp_path: Path) -> None:
+    assert (
+        tracking.ui_command(tmp_path, None) == f"mlflow ui --backend-store-uri sqlite:///{tmp_path.resolve()}/mlflow.db"
+    )
+    assert tracking.ui_command(tmp_path, "http://127.0.0.1:5000").endswith("http://127.0.0.1:5000")
