@@ -305,7 +305,11 @@ def _open_tiles(path: Path, reference: Any) -> np.ndarray:
 
 
 def _share_tiles(material: Material) -> dict[int, Any]:
-    return {size: ray.put(np.load(path, mmap_mode="r", allow_pickle=False)) for size, path in material.tiles.items()}
+    """The tiles in Ray's object store, as plain arrays: it would copy a memory map for every worker."""
+    return {
+        size: ray.put(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)))
+        for size, path in material.tiles.items()
+    }
 
 
 def _share_pretrained(recipes: list[Recipe]) -> dict[tuple[str, str, int], Any]:
