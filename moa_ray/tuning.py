@@ -319,7 +319,13 @@ def _share_pretrained(recipes: list[Recipe]) -> dict[tuple[str, str, int], Any]:
     wanted = dict.fromkeys(
         (recipe.backbone, recipe.weights, int(recipe.image_size)) for recipe in recipes if recipe.weights != "random"
     )
-    shared = {key: load.remote(*key) for key in wanted}
+    # A worker's own folder is not the one that the sweep was started in.
+    shared = {
+        (name, weights, size): load.remote(
+            name, weights if weights == "imagenet" else str(Path(weights).resolve()), size
+        )
+        for name, weights, size in wanted
+    }
     for reference in shared.values():
         try:
             ray.get(reference)
