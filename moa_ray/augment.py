@@ -1,6 +1,6 @@
 """Augmentation as Keras layers: random per image, on the accelerator, active in training only, on every backend.
 
-Images are float (batch, height, width, channels) on the 0..255 scale. Each layer draws from a seed generator of its own,
+Images are float (batch, height, width, channels) on the 0..255 scale. Each layer draws from its own seed generator,
 whose state a trial sets anew, so that the same seed and fold give the same draws whatever runs beside it.
 Source: Kensert et al. 2019, supplement.
 """
@@ -19,7 +19,7 @@ class _RandomLayer(keras.layers.Layer):  # type: ignore[misc]
     """Passes images on unchanged outside training."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self.seed_generator = keras.random.SeedGenerator(seed=0)
 
     def call(self, images: Tensor, training: bool = False) -> Tensor:

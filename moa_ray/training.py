@@ -26,7 +26,7 @@ Rows = NDArray[np.int64]
 Pretrained = Callable[[str, str, int], list[NDArray[Any]]]
 
 
-class Diverged(ValueError):
+class Diverged(ValueError):  # noqa: N818 - the word of the domain
     """The loss is no number any more."""
 
     def __init__(self, epoch: int) -> None:
@@ -94,6 +94,7 @@ class Trainer:
     def __init__(self, data: Data, pretrained: Pretrained = models.pretrained) -> None:
         self._data = data
         self._pretrained = pretrained
+        self._backbone: tuple[tuple[str, str, int], list[NDArray[Any]]] | None = None
         self._signature: tuple[Any, ...] | None = None
         self._model: keras.Model | None = None
 
@@ -106,12 +107,17 @@ class Trainer:
             self._model = _compile(recipe, len(self._data.classes))
             self._fresh = {v.path: np.array(v) for v in _with_fixed_start(self._model)}
             self._signature = signature(recipe)
-        rng = np.random.default_rng([*seed, 0])
-        backbone = None
-        if recipe.weights != "random":
-            backbone = self._pretrained(recipe.backbone, recipe.weights, int(recipe.image_size))
-        _assign(self._model, self._fresh, backbone, rng)
+        _assign(self._model, self._fresh, self._weights(recipe), np.random.default_rng([*seed, 0]))
         return Training(self._model, self._data, recipe, split, seed)
+
+    def _weights(self, recipe: Recipe) -> list[NDArray[Any]] | None:
+        """The backbone's pretrained weights, the last ones kept: reading them builds a network."""
+        if recipe.weights == "random":
+            return None
+        key = (recipe.backbone, recipe.weights, models.input_size(recipe))
+        if self._backbone is None or self._backbone[0] != key:
+            self._backbone = (key, self._pretrained(*key))
+        return self._backbone[1]
 
 
 class Training:
@@ -119,6 +125,7 @@ class Training:
 
     def __init__(self, model: keras.Model, data: Data, recipe: Recipe, split: Split, seed: Sequence[int]) -> None:
         self._model, self._data, self._recipe, self._split, self._seed = model, data, recipe, split, seed
+        self._epoch = 0
         self._weights = class_weights(data.labels[split.train], len(data.classes))
         if recipe.class_weights == "none":
             self._weights = np.ones_like(self._weights)
@@ -126,6 +133,7 @@ class Training:
     def epochs(self) -> Iterator[Epoch]:
         """Train an epoch each time the next one is asked for. Raises Diverged where the loss is no number."""
         for epoch in range(1, self._recipe.epochs + 1):
+            self._epoch = epoch
             rate = learning_rate(self._recipe, epoch)
             self._model.optimizer.learning_rate.assign(rate)
             begun = time.perf_counter()
@@ -145,11 +153,16 @@ class Training:
             )
 
     def predict(self, rows: Rows) -> NDArray[np.float32]:
-        """Probabilities of the classes for rows of the tiles, (len(rows), n_classes), each row summing to 1."""
+        """Probabilities of the classes for rows of the tiles, (len(rows), n_classes), each row summing to 1.
+
+        Raises Diverged where they are no numbers: the last step's loss cannot tell what that step did to the weights.
+        """
         if not len(rows):
             return np.zeros((0, len(self._data.classes)), dtype=np.float32)
         probabilities = self._model.predict(_Batches(self._data, rows, self._recipe), verbose=0)
         trimmed: NDArray[np.float32] = np.asarray(probabilities[: len(rows)], dtype=np.float32)
+        if not np.isfinite(trimmed).all():
+            raise Diverged(self._epoch)
         return trimmed
 
     def _validate(self) -> tuple[float | None, float | None]:
@@ -167,13 +180,17 @@ def signature(recipe: Recipe) -> tuple[Any, ...]:
     """What a compiled model depends on; all else is assigned at the start of a trial."""
     optimizer = (recipe.optimizer, recipe.momentum, recipe.weight_decay)
     head = (recipe.dropout, recipe.l2, recipe.freeze, recipe.input_scaling, recipe.precision, recipe.augment)
-    return (recipe.backbone, recipe.image_size, recipe.batch_size, *optimizer, *head)
+    return (recipe.backbone, models.input_size(recipe), recipe.batch_size, *optimizer, *head)
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
     """The learning rate of an epoch, counted from 1."""
     done = (epoch - 1) / recipe.epochs
-    factors = {"constant": 1.0, "step": 0.1 ** math.floor(3 * done), "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+    factors = {
+        "constant": 1.0,
+        "step": 0.1 ** (3 * (epoch - 1) // recipe.epochs),
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+    }
     return recipe.learning_rate * factors[recipe.schedule]
 
 
@@ -194,7 +211,7 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __init__(self, data: Data, rows: Rows, recipe: Recipe, weights: NDArray[np.float32] | None = None) -> None:
         super().__init__()
-        self._tiles = data.tiles[int(recipe.image_size)]
+        self._tiles = data.tiles[models.input_size(recipe)]
         self._labels = data.labels
         self._weights = weights
         self._size = recipe.batch_size
@@ -248,7 +265,7 @@ def _compile(recipe: Recipe, n_classes: int) -> keras.Model:
 
 
 def _is_kernel(variable: Any) -> bool:
-    return len(variable.shape) > 1 and "kernel" in variable.path.rsplit("/", 1)[-1]
+    return variable.ndim > 1 and "kernel" in variable.path.rsplit("/", 1)[-1]
 
 
 def _random_states(model: keras.Model) -> list[Any]:
@@ -259,7 +276,7 @@ def _random_states(model: keras.Model) -> list[Any]:
 
 def _with_fixed_start(model: keras.Model) -> list[Any]:
     """The variables whose first value no draw decides: biases, normalisations, counters of the optimizer."""
-    scalars = [variable for variable in model.optimizer.variables if not variable.shape]
+    scalars = [variable for variable in model.optimizer.variables if not variable.ndim]
     return [variable for variable in model.weights if not _is_kernel(variable)] + scalars
 
 
@@ -281,4 +298,4 @@ def _assign(
     for variable in _random_states(model):
         variable.assign(rng.integers(2**31, size=variable.shape).astype("uint32"))
     for variable in model.optimizer.variables:
-        variable.assign(fresh[variable.path] if not variable.shape else np.zeros(variable.shape))
+        variable.assign(np.zeros(variable.shape) if variable.ndim else fresh[variable.path])
