@@ -205,8 +205,9 @@ def _named(standing: Mapping[str, Any], names: Sequence[str]) -> str:
     """A candidate in words, a few hyperparameters a line."""
     words = []
     for name in names:
-        value = _plain(PurePath(str(standing[name])).name)
-        words.append(value if name in (BACKBONE, "weights") else f"{name} {value}")
+        value = standing[name]
+        text = f"{value:g}" if isinstance(value, float) else _plain(PurePath(str(value)).name)
+        words.append(text if name in (BACKBONE, "weights") else f"{name} {text}")
     lines = [words[start : start + _WORDS_A_LINE] for start in range(0, len(words), _WORDS_A_LINE)]
     return "\n".join(", ".join(line) for line in lines)
 

@@ -23,7 +23,7 @@ from moa_ray.tables import (
 )
 
 MOST_CONFUSIONS = 6
-MOST_ROWS = 50  # of a leaderboard; all are in leaderboard.csv
+MOST_ROWS = 50  # of a leaderboard, and of failed trials; all are in leaderboard.csv and the ledger
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,10 @@ def board_sheet(content: Content) -> Sheet:
     board = content.leaderboard.head(MOST_ROWS)
     columns: list[tuple[str, bool, Callable[[Any], str]]] = [
         ("candidate", False, lambda row: str(row[CANDIDATE])),
-        ("treatments right", True, lambda row: f"{row['k']} of {row['n']}"),
+        ("right", True, lambda row: f"{row['k']} of {row['n']}"),
         ("accuracy", True, lambda row: _percent(row["treatment_accuracy"])),
         ("95 % interval", True, lambda row: f"{_percent(row['wilson_low'])} to {_percent(row['wilson_high'])}"),
-        ("folds", False, _folds),
+        ("folds", True, _folds),
         ("by well", True, lambda row: _percent(row["well_accuracy"])),
         ("by tile", True, lambda row: _percent(row["tile_accuracy"])),
         ("macro F1", True, lambda row: _decimals(row["macro_f1"])),
@@ -264,7 +264,7 @@ def _decimals(value: float) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, float | np.floating):
         return f"{value:g}"
-    return ", ".join(map(_value, value)) if isinstance(value, list | tuple) else str(value)
+    return (", ".join(map(_value, value)) or "none") if isinstance(value, list | tuple) else str(value)
 
 
 def _duration(seconds: float) -> str:
