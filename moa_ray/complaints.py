@@ -74,7 +74,8 @@ def _sections(kind: Any) -> list[Any]:
 
 def _tags(section: Any) -> tuple[Any, ...]:
     """The names by which a section is told from its alternatives."""
-    return typing.get_args(_fields(section).get("name"))
+    fields = _fields(section)
+    return typing.get_args(fields.get("mode", fields.get("name")))
 
 
 def _text(problem: Any) -> str:
@@ -85,7 +86,8 @@ def _text(problem: Any) -> str:
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     if problem["type"] == "union_tag_invalid":
-        return f"name must be {problem['ctx']['expected_tags']}, but got {problem['ctx']['tag']!r}"
+        key = problem["ctx"]["discriminator"].strip("'_()")
+        return f"{key} must be {problem['ctx']['expected_tags']}, but got {problem['ctx']['tag']!r}"
     if problem["type"] == "union_tag_not_found":
         return "this section needs a name"
     if problem["type"] == "path_type":

@@ -13,10 +13,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
@@ -210,6 +211,48 @@ def _named(standing: Mapping[str, Any], names: Sequence[str]) -> str:
         words.append(text if name in (BACKBONE, "weights") else f"{name} {text}")
     lines = [words[start : start + _WORDS_A_LINE] for start in range(0, len(words), _WORDS_A_LINE)]
     return "\n".join(", ".join(line) for line in lines)
+
+
+_STATUS_COLOURS = {
+    "finished": BLUE,
+    "stopped": "#F0C36D",
+    "diverged": ORANGE,
+    "out_of_memory": "#CC79A7",
+    "crashed": INK,
+    "not run": "#F1F3F4",
+}
+
+
+def race(states: pd.DataFrame, n_confirm: int) -> Figure:
+    """Which trials a search ran, candidates by folds, coloured by how they ended.
+
+    states : one row a candidate, one column a fold: the status of the trial, or missing; the last `n_confirm` columns
+        are the folds that confirm
+    """
+    names = list(_STATUS_COLOURS)
+    numbers = states.fillna("not run").map(names.index).to_numpy(dtype=int).reshape(states.shape)
+    labels = [_plain(str(fold).partition("=")[2] or str(fold)) for fold in states.columns]
+    height = min(0.2 * len(states), 12) + 2.2
+    figure, axes = _canvas(min(0.24 * states.shape[1] + 3.2, 11), height)
+    axes.pcolormesh(
+        numbers,
+        cmap=ListedColormap(list(_STATUS_COLOURS.values())),
+        vmin=-0.5,
+        vmax=len(names) - 0.5,
+        edgecolors="white",
+        linewidth=0.8,
+    )
+    if n_confirm:
+        axes.axvline(states.shape[1] - n_confirm, color=INK, linewidth=2)
+    axes.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=90, fontsize=7)
+    every = max(1, -(-len(states) // 20))
+    axes.set_yticks(np.arange(0, len(states), every) + 0.5, list(range(0, len(states), every)), fontsize=8)
+    axes.set(ylim=(len(states), 0), ylabel="candidate, in the order of proposal")
+    axes.tick_params(length=0)
+    present = [name for number, name in enumerate(names) if (numbers == number).any()]
+    patches = [Patch(facecolor=_STATUS_COLOURS[name], label=name.replace("_", " ")) for name in present]
+    axes.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8)
+    return figure
 
 
 def wrong_treatments(treatments: pd.DataFrame, most: int = 24, labels_each: int = 3) -> Figure:

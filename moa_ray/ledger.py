@@ -1,8 +1,9 @@
 """The ledger: one folder a trial, each written whole or not at all, by the driver alone.
 
     OUT/sweep.yaml                 the sweep as it was run
-    OUT/ledger/study.json          what all trials share: the tiles' fingerprint, the labels, the folds, the recipes
-    OUT/ledger/CANDIDATE/FOLD/     result.json, and where the trial finished history.parquet and predictions.parquet
+    OUT/ledger/study.json                 what all trials share: the tiles' fingerprint, the labels, the folds
+    OUT/ledger/CANDIDATE/candidate.json   its recipe, where a search proposed it
+    OUT/ledger/CANDIDATE/FOLD/            result.json, history.parquet, and where the trial finished predictions.parquet
 
 Everything else in OUT can be thrown away and made again from here. Starting again means reading the ledger and doing
 what is missing; there is no second way to resume.
@@ -23,15 +24,30 @@ from urllib.parse import quote
 import pandas as pd
 import yaml
 
-from moa_ray.spec import Sweep
+from moa_ray.recipe import Recipe
+from moa_ray.spec import Grid, Sweep
 
-Status = Literal["finished", "diverged", "out_of_memory", "crashed"]
+Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed"]
 # A crash may come from the machine; a divergence is the recipe's own and would come again.
-SETTLED: frozenset[Status] = frozenset({"finished", "diverged"})
+SETTLED: frozenset[Status] = frozenset({"finished", "stopped", "diverged"})
 _LONGEST = 200  # characters of a folder's name; file systems allow 255 bytes
 
-# Keys of the sweep file that say where and how fast, not what: they may change between starts.
+# Keys of the sweep file that say where, how fast and how long, not what: they may change between starts.
 _CHANGEABLE = ("out", "tiles", "resources", "tracking")
+_EXTENSIBLE = ("search.candidates", "search.confirm")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate as the search came to it.
+
+    number : its place among the candidates, from 0 on
+    values : what the search chose for the hyperparameters that it searches
+    """
+
+    number: int
+    recipe: Recipe
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,9 +125,10 @@ class Ledger:
         now = _flat(yaml.safe_load(sweep.as_yaml()))
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         keys = [key for key in keys if key.split(".")[0] not in _CHANGEABLE]
-        recipe_keys = [key for key in keys if key.startswith(("recipe", "search"))]
-        differing = [key for key in keys if key not in recipe_keys]
-        if not {result.candidate for result in self.results()} <= {recipe.candidate for recipe in sweep.recipes}:
+        recipe_keys = [key for key in keys if key.startswith(("recipe", "search")) and key not in _EXTENSIBLE]
+        differing = [key for key in keys if key not in recipe_keys and key not in _EXTENSIBLE]
+        run = {result.candidate for result in self.results()}
+        if not isinstance(sweep.search, Grid) or not run <= {recipe.candidate for recipe in sweep.recipes}:
             differing += recipe_keys
         if not (self.root / "study.json").exists():
             return differing
@@ -120,6 +137,21 @@ class Ledger:
         # A candidate may bring its own weights; a file that was used must be the same still.
         files = shared["weights"].keys() & known["weights"].keys()
         return differing + [f"weights {name}" for name in files if shared["weights"][name] != known["weights"][name]]
+
+    # The candidates -------------------------------------------------------------------------------------------------
+
+    def propose(self, proposal: Proposal) -> None:
+        """Record a candidate before any of its trials, whole or not at all."""
+        folder = self.root / proposal.recipe.candidate
+        folder.mkdir(exist_ok=True)
+        plain = {"number": proposal.number, "recipe": proposal.recipe.as_dict(), "values": proposal.values}
+        write_text(folder / "candidate.json", json.dumps(plain, indent=1))
+
+    def proposals(self) -> list[Proposal]:
+        """The candidates of a search, in the order in which it came to them."""
+        read = [json.loads(path.read_text(encoding="utf-8")) for path in self.root.glob("*/candidate.json")]
+        found = [Proposal(plain["number"], Recipe.from_dict(plain["recipe"]), plain["values"]) for plain in read]
+        return sorted(found, key=lambda proposal: proposal.number)
 
     # The trials -----------------------------------------------------------------------------------------------------
 

@@ -266,12 +266,13 @@ def _standing(
 ) -> dict[str, Any]:
     """What one candidate has done and how it scored."""
     own = trials[trials[CANDIDATE] == candidate]
-    finished = int((own["status"] == "finished").sum())
+    finished, stopped = (int((own["status"] == status).sum()) for status in ("finished", "stopped"))
     standing = {
         CANDIDATE: candidate,
         "complete": finished >= n_folds,
         "folds_finished": finished,
-        "folds_failed": len(own) - finished,
+        "folds_stopped": stopped,
+        "folds_failed": len(own) - finished - stopped,
         "n_folds": n_folds,
         "epochs_trained": int(own["epochs"].sum()),
     }

@@ -13,11 +13,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import figures, metrics
+from moa_ray import figures, metrics, selection
 from moa_ray.tables import (
     CANDIDATE,
     COMPOUND,
     CONCENTRATION,
+    FOLD,
     LABEL,
     probability_column,
 )
@@ -38,6 +39,28 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How the candidates came to be and were judged, where a search proposed them.
+
+    states : one row a candidate in the order of their proposal, one column a search fold in the race's order, then one
+        a confirm fold: the status of the trial, or missing
+    confirm : names of the folds that the choice did not see
+    scores : of the winner on these folds alone; empty where there are none or no candidate won
+    over_all : of the winner on all folds, those used for choosing among them
+    saved : share of the epochs of all candidates on all search folds that was not trained
+    objective, rule : what the choice went by, in words
+    """
+
+    states: pd.DataFrame
+    confirm: Sequence[str]
+    scores: Mapping[str, Any]
+    over_all: Mapping[str, Any]
+    saved: float
+    objective: str
+    rule: str
+
+
+@dataclass(frozen=True)
 class Content:
     """What a report says.
 
@@ -48,7 +71,8 @@ class Content:
     excluded : folds that were not trained, with the reason
     recipes : all hyperparameters of each candidate
     notes : what a reader has to know first, such as that images are painted
-    chosen : what chose the headline's candidate; None: the best of those that finished all folds
+    search : where a search proposed the candidates
+    corrected : accuracy without the luck of the best of several candidates, where all of them finished all folds
     """
 
     study: str
@@ -67,13 +91,22 @@ class Content:
     notes: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    chosen: str | None = None
+    search: Search | None = None
+    corrected: selection.Corrected | None = None
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The leaderboard's first row that has predictions; None where every trial failed."""
+        """The leaderboard's first row that has predictions, scored as the headline is; None where all trials failed."""
         scored = self.leaderboard[self.leaderboard["n"] > 0]
-        return None if scored.empty else dict(scored.iloc[0])
+        if scored.empty:
+            return None
+        return dict(scored.iloc[0]) | dict(self.search.scores if self.search else {})
+
+    @property
+    def judged(self) -> pd.DataFrame:
+        """The treatments that the headline is about."""
+        mine = self.treatments_of(self.best[CANDIDATE]) if self.best else self.treatments
+        return mine[mine[FOLD].isin(self.search.confirm)] if self.search and self.search.scores else mine
 
     def treatments_of(self, candidate: str) -> pd.DataFrame:
         """The treatments that one candidate predicted."""
@@ -111,15 +144,18 @@ def interval(best: Mapping[str, Any]) -> str:
 def baseline(content: Content) -> str:
     """What the majority class alone would get, on the same treatments."""
     assert content.best is not None, "there is no baseline without treatments"
-    label, k, n = metrics.majority(content.treatments_of(content.best[CANDIDATE]))
+    label, k, n = metrics.majority(content.judged)
     return f"always saying '{label}', the majority class: {k} of {n}, {_percent(k / n)}"
 
 
 def chosen(content: Content) -> str:
     """What chose the candidate of the headline, and whether the choice saw the folds that it is judged on."""
-    if content.chosen is not None:
-        return content.chosen
     tried, complete = len(content.leaderboard), int(content.leaderboard["complete"].sum())
+    if content.search and content.search.scores:
+        return (
+            f"the best of {tried} candidates by {content.search.objective} on the search folds; "
+            f"judged on {len(content.search.confirm)} folds that no choice saw"
+        )
     if tried == 1:
         return "one fixed recipe, nothing was chosen"
     if complete == 0:
@@ -127,7 +163,15 @@ def chosen(content: Content) -> str:
     if complete == 1:
         return f"the only one of {tried} recipes that finished all folds"
     rest = f" ({tried - complete} more did not finish)" if complete < tried else ""
-    return f"best of {complete} recipes judged on the same folds{rest}: optimistic, not corrected"
+    return f"best of {complete} recipes judged on the same folds{rest}: optimistic, {correction(content)}"
+
+
+def correction(content: Content) -> str:
+    """What is left without the luck of the best."""
+    if content.corrected is None:
+        return "not corrected"
+    low, high = _percent(content.corrected.low), _percent(content.corrected.high)
+    return f"corrected by BBC-CV {_percent(content.corrected.accuracy)} ({low} to {high})"
 
 
 # The figures ----------------------------------------------------------------------------------------------------------
@@ -140,6 +184,8 @@ def draw(content: Content) -> dict[str, Figure]:
     if best is not None:
         _, k, n = metrics.majority(content.treatments_of(best[CANDIDATE]))
         drawn["leaderboard"] = figures.accuracies(content.leaderboard, baseline=k / n)
+    if content.search is not None:
+        drawn["race"] = figures.race(content.search.states, len(content.search.confirm))
     if len(content.history):
         drawn["accuracy_over_epochs"] = figures.accuracy_over_epochs(content.history)
     for candidate in _confused(content):
@@ -154,7 +200,8 @@ def draw(content: Content) -> dict[str, Figure]:
 
 def _confused(content: Content) -> list[str]:
     board = content.leaderboard
-    return list(board.loc[board["n"] > 0, CANDIDATE].head(MOST_CONFUSIONS))
+    shown = board["complete"] if content.search and board["complete"].any() else board["n"] > 0
+    return list(board.loc[shown, CANDIDATE].head(MOST_CONFUSIONS))
 
 
 def _mistakes(content: Content) -> pd.DataFrame:
@@ -191,6 +238,7 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         interval=interval(best) if best else "",
         baseline=baseline(content) if best else "",
         chosen=chosen(content),
+        over_all=_over_all(content),
         images={name: _image(name, figure) for name, figure in drawn.items()},
         confused=_confused(content),
         unfinished=set(content.leaderboard.loc[~content.leaderboard["complete"], CANDIDATE]),
@@ -207,15 +255,16 @@ def board_sheet(content: Content) -> Sheet:
     board = content.leaderboard.head(MOST_ROWS)
     columns: list[tuple[str, bool, Callable[[Any], str]]] = [
         ("candidate", False, lambda row: str(row[CANDIDATE])),
-        ("right", True, lambda row: f"{row['k']} of {row['n']}"),
+        ("right", True, lambda row: f"{row['k']} of {row['n']}" if row["n"] else "–"),
         ("accuracy", True, lambda row: _percent(row["treatment_accuracy"])),
-        ("95 % interval", True, lambda row: f"{_percent(row['wilson_low'])} to {_percent(row['wilson_high'])}"),
+        ("95 % interval", True, _interval),
         ("folds", True, _folds),
         ("by well", True, lambda row: _percent(row["well_accuracy"])),
         ("by tile", True, lambda row: _percent(row["tile_accuracy"])),
         ("macro F1", True, lambda row: _decimals(row["macro_f1"])),
         ("log-loss", True, lambda row: _decimals(row["log_loss"])),
         ("calibration error", True, lambda row: _decimals(row["calibration_error"])),
+        *([("stopped", False, lambda row: str(row["stopped_why"]))] if content.search else []),
         ("epochs", True, lambda row: str(row["epochs_trained"])),
         ("time", True, lambda row: _duration(row["seconds"])),
         ("weights", False, lambda row: PurePath(str(row["weights"])).name),
@@ -248,9 +297,22 @@ def _recipe_sheet(content: Content) -> Sheet:
     return Sheet(["hyperparameter", "value"], [[str(name), _value(value)] for name, value in flat.items()], [False] * 2)
 
 
+def _over_all(content: Content) -> str:
+    """The winner on every fold, where some of them chose it."""
+    if content.search is None or not content.search.scores:
+        return ""
+    scores = content.search.over_all
+    share = f"{scores['k']} of {scores['n']}, {_percent(scores['treatment_accuracy'])}"
+    return f"{share}: includes the folds used for choosing, optimistic"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{_percent(row['wilson_low'])} to {_percent(row['wilson_high'])}" if row["n"] else "–"
+
+
 def _folds(row: Mapping[str, Any]) -> str:
-    failed = f", {row['folds_failed']} failed" if row["folds_failed"] else ""
-    return f"{row['folds_finished']} of {row['n_folds']}{failed}" + ("" if row["complete"] else " (incomplete)")
+    rest = "".join(f", {row[f'folds_{how}']} {how}" for how in ("stopped", "failed") if row[f"folds_{how}"])
+    return f"{row['folds_finished']} of {row['n_folds']}{rest}"
 
 
 def _percent(share: float) -> str:

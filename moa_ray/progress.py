@@ -29,13 +29,17 @@ def duration(seconds: float) -> str:
 class Board:
     """A listener that shows trials done, running and failed, time gone and expected, and the best candidate so far.
 
-    total : trials of the study; `done` of them were in the ledger before
+    at_most : trials of the study; `done` of them were in the ledger before
+    exact : whether all of them will be run
     best : says in words which candidate leads
     """
 
-    def __init__(self, console: Console, total: int, done: int, best: Callable[[], str]) -> None:
+    def __init__(
+        self, console: Console, at_most: Callable[[], int], done: int, best: Callable[[], str], exact: bool = True
+    ) -> None:
         self._console = console
-        self._total = total
+        self._at_most = at_most
+        self._exact = exact
         self._before = self._done = done
         self._failed: Counter[str] = Counter()
         self._running: dict[tuple[str, str], str] = {}
@@ -50,6 +54,8 @@ class Board:
 
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
+        if not self._exact and not self._console.is_terminal:
+            self._console.print(self._summary(), soft_wrap=True)
 
     def started(self, assignment: Assignment) -> None:
         """A worker has begun."""
@@ -64,7 +70,7 @@ class Board:
     def ended(self, result: Result, final: bool) -> None:
         """An attempt has ended."""
         self._running.pop(result.key, None)
-        if result.status != "finished":
+        if result.status not in ("finished", "stopped"):
             follows = "given up" if final else "will be tried again"
             first_line = (result.error or "").strip().partition("\n")[0]
             self._console.print(
@@ -73,24 +79,29 @@ class Board:
         if not final:
             return
         self._done += 1
-        self._failed[result.status] += result.status != "finished"
-        every = math.ceil(self._total / _PLAIN_LINES)
-        if not self._console.is_terminal and (self._done % every == 0 or self._done == self._total):
+        self._failed[result.status] += result.status not in ("finished", "stopped")
+        every = math.ceil(self._at_most() / _PLAIN_LINES)
+        if not self._console.is_terminal and (self._done % every == 0 or self._done == self._at_most()):
             self._console.print(self._summary(), soft_wrap=True)
 
     def _summary(self) -> str:
         failed = sum(self._failed.values())
-        words = [f"{self._done} of {self._total} trials", f"{len(self._running)} running", f"{failed} failed"]
+        bound = "" if self._exact else "at most "
+        words = [
+            f"{self._done} of {bound}{self._at_most()} trials",
+            f"{len(self._running)} running",
+            f"{failed} failed",
+        ]
         elapsed = time.monotonic() - self._begun
         words.append(f"{duration(elapsed)} gone")
         if self._done > self._before:
-            rest = elapsed / (self._done - self._before) * (self._total - self._done)
-            words.append(f"about {duration(rest)} to go")
+            rest = elapsed / (self._done - self._before) * (self._at_most() - self._done)
+            words.append(f"{bound or 'about '}{duration(rest)} to go")
         return ", ".join(words) + f"; {self._best()}"
 
     def _screen(self) -> Group:
         bar = Progress(BarColumn(bar_width=None), MofNCompleteColumn(), expand=True)
-        bar.add_task("", total=self._total, completed=self._done)
+        bar.add_task("", total=self._at_most(), completed=self._done)
         running = Table.grid(padding=(0, 2))
         for (candidate, fold), state in self._running.items():
             running.add_row(Text(candidate), Text(fold), Text(state))

@@ -1,25 +1,45 @@
 """Which candidate runs on which fold next.
 
-A plan is asked for assignments and told how they ended; it knows nothing of Ray. `Grid` runs everything and stops
-nothing. A plan that races candidates answers the same three questions.
+A plan is asked for assignments and told how they ended; it knows nothing of Ray, nor of where recipes come from. `Grid`
+runs everything and stops nothing. `Race` gives a candidate more folds only while it may still win:
+
+1. Every candidate gets the same first folds.
+2. The scores of those that have done a rung's folds are compared over these folds alone, so that an easy fold favours
+   nobody. The best ``1 / reduction_factor`` go on to the next rung, which has ``reduction_factor`` times the folds; the
+   others wait, and go on when enough worse ones came in. Once all candidates are proposed, at least ``keep`` go on.
+3. From six folds on, one that a Wilcoxon test paired by fold finds worse than the best does not go on. On fewer folds
+   no test decides.
+4. A candidate with a fold that did not finish (ASHA stopped it, it diverged) cannot be compared and gets no more.
+5. The best of those that did all search folds, and some runners-up, are trained on the folds that the race never saw.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
-from moa_ray.ledger import SETTLED, Status
+import numpy as np
+from numpy.typing import NDArray
+
+from moa_ray import metrics, selection
+from moa_ray.ledger import SETTLED, Proposal, Result, Status
 from moa_ray.recipe import Recipe
+from moa_ray.spec import Optuna
+from moa_ray.spec import Race as Rules
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One attempt at one trial: a recipe on a fold. The first attempt has number 1."""
+    """One attempt at one trial: a recipe on a fold. The first attempt has number 1.
+
+    stoppable : whether the trial may be stopped at an epoch where it is worse than others of its fold
+    """
 
     recipe: Recipe
     fold: str
     attempt: int = 1
+    stoppable: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -33,12 +53,16 @@ class Plan(Protocol):
     def ask(self) -> Assignment | None:
         """The next assignment, or None while there is none to give."""
 
-    def tell(self, assignment: Assignment, status: Status) -> bool:
+    def tell(self, assignment: Assignment, result: Result) -> bool:
         """Take note of how an assignment ended; True where that is final and no further attempt follows."""
 
     @property
     def finished(self) -> bool:
         """Whether nothing will be asked any more."""
+
+    @property
+    def at_most(self) -> int:
+        """Trials that will have been done at the end, at most."""
 
 
 class Grid:
@@ -47,10 +71,16 @@ class Grid:
     A trial that did not settle (it crashed, or ran out of memory) is tried again at the end, at most `retries` times.
     """
 
-    def __init__(self, todo: Iterable[tuple[Recipe, str]], retries: int) -> None:
+    def __init__(self, todo: Iterable[tuple[Recipe, str]], retries: int, done: int = 0) -> None:
         self._waiting = deque(Assignment(recipe, fold) for recipe, fold in todo)
         self._running: set[tuple[str, str]] = set()
         self._retries = retries
+        self._total = len(self._waiting) + done
+
+    @property
+    def at_most(self) -> int:
+        """Trials that will have been done at the end."""
+        return self._total
 
     def ask(self) -> Assignment | None:
         """The next assignment, or None while all that is left is running."""
@@ -60,10 +90,10 @@ class Grid:
         self._running.add(assignment.key)
         return assignment
 
-    def tell(self, assignment: Assignment, status: Status) -> bool:
+    def tell(self, assignment: Assignment, result: Result) -> bool:
         """Take note of how an assignment ended; True where no further attempt follows."""
         self._running.remove(assignment.key)
-        if status in SETTLED or assignment.attempt > self._retries:
+        if result.status in SETTLED or assignment.attempt > self._retries:
             return True
         self._waiting.append(Assignment(assignment.recipe, assignment.fold, assignment.attempt + 1))
         return False
@@ -72,3 +102,265 @@ class Grid:
     def finished(self) -> bool:
         """Whether every trial has ended for good."""
         return not self._waiting and not self._running
+
+
+State = Literal["running", "waiting", "stopped", "failed", "complete"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a candidate stands in the race.
+
+    losses : on the search folds that it finished, in the race's order; lower is better
+    why : where and why it was stopped; empty while it was not
+    """
+
+    proposal: Proposal
+    state: State
+    losses: tuple[float, ...]
+    why: str
+
+
+Loss = Callable[[Result], float]
+Propose = Callable[[Sequence[Standing]], Proposal | None]
+
+
+@dataclass
+class _Runner:
+    """A candidate in the race."""
+
+    proposal: Proposal
+    rung: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    ended: dict[str, Status] = field(default_factory=dict)
+    running: set[str] = field(default_factory=set)
+    out: str = ""
+
+    def over(self, folds: Sequence[str]) -> NDArray[np.float64]:
+        return np.array([self.losses[fold] for fold in folds])
+
+
+class Race:
+    """Candidates race through the search folds; the winner is confirmed on the others.
+
+    propose : the next candidate, given how the others stand; None when there is no further one
+    search : the folds that the choice may look at, in the order in which every candidate gets them
+    confirm : the folds that it may not
+    loss : of a finished trial, lower is better
+    known, done : what an earlier start left in the ledger
+    """
+
+    def __init__(
+        self,
+        propose: Propose,
+        settings: Optuna,
+        search: Sequence[str],
+        confirm: Sequence[str],
+        loss: Loss,
+        retries: int = 0,
+        known: Iterable[Proposal] = (),
+        done: Iterable[Result] = (),
+    ) -> None:
+        self._propose, self._settings, self._loss, self._retries = propose, settings, loss, retries
+        self._search, self._confirm = list(search), list(confirm)
+        self._rules = settings.race or Rules(first_folds=len(self._search))
+        self._rungs = selection.rungs(len(self._search), self._rules.first_folds, self._rules.reduction_factor)
+        self._runners: dict[str, _Runner] = {}
+        self._again: deque[Assignment] = deque()
+        self._exhausted = False
+        self._over = False
+        for proposal in sorted(known, key=lambda proposal: proposal.number):
+            self._runners[proposal.recipe.candidate] = _Runner(proposal)
+        for result in done:
+            if result.candidate in self._runners:
+                self._note(result)
+
+    @classmethod
+    def replay(
+        cls,
+        settings: Optuna,
+        search: Sequence[str],
+        confirm: Sequence[str],
+        loss: Loss,
+        known: Sequence[Proposal],
+        done: Iterable[Result],
+    ) -> "Race":
+        """A race as far as a ledger tells, for a report: nothing new is proposed."""
+        race = cls(lambda _: None, settings, search, confirm, loss, known=known, done=done)
+        race._exhausted = True
+        race.ask()
+        return race
+
+    # What tuning asks -------------------------------------------------------------------------------------------------
+
+    def ask(self) -> Assignment | None:
+        """The next assignment, or None while there is none to give."""
+        if self._again:
+            assignment = self._again.popleft()
+            self._runners[assignment.recipe.candidate].running.add(assignment.fold)
+            return assignment
+        while True:
+            for runner in sorted(self._runners.values(), key=lambda runner: (-runner.rung, runner.proposal.number)):
+                fold = self._next_fold(runner)
+                if fold is not None:
+                    runner.running.add(fold)
+                    stoppable = self._settings.asha is not None and fold in self.stoppable_folds
+                    return Assignment(runner.proposal.recipe, fold, stoppable=stoppable)
+            if self._promote() or self._enter():
+                continue
+            return self._ask_confirmation()
+
+    def tell(self, assignment: Assignment, result: Result) -> bool:
+        """Take note of how an assignment ended; True where no further attempt follows."""
+        runner = self._runners[result.candidate]
+        runner.running.discard(result.fold)
+        if result.status not in SETTLED and assignment.attempt <= self._retries and not runner.out:
+            again = Assignment(assignment.recipe, assignment.fold, assignment.attempt + 1, assignment.stoppable)
+            self._again.append(again)
+            return False
+        self._note(result)
+        return True
+
+    @property
+    def finished(self) -> bool:
+        """Whether the race is run and confirmed."""
+        return self._over
+
+    @property
+    def at_most(self) -> int:
+        """Trials that will have been done at the end, at most."""
+        candidates = len(self._runners) if self._exhausted else max(self._settings.candidates, len(self._runners))
+        return candidates * len(self._search) + (1 + self._settings.confirm) * len(self._confirm)
+
+    # What a report asks -----------------------------------------------------------------------------------------------
+
+    @property
+    def stoppable_folds(self) -> list[str]:
+        """The folds on which every candidate is new, and may be stopped at an epoch."""
+        return self._search[: self._rungs[0]]
+
+    @property
+    def standings(self) -> list[Standing]:
+        """Every candidate, in the order of their proposal."""
+        return [self._standing(runner) for runner in self._runners.values()]
+
+    @property
+    def ranking(self) -> list[str]:
+        """The candidates that finished all search folds, best first."""
+        complete = [runner for runner in self._runners.values() if self._is_complete(runner)]
+        complete.sort(key=lambda runner: (runner.over(self._search).mean(), runner.proposal.number))
+        return [runner.proposal.recipe.candidate for runner in complete]
+
+    # The rule ---------------------------------------------------------------------------------------------------------
+
+    def _next_fold(self, runner: _Runner) -> str | None:
+        if runner.out:
+            return None
+        folds = self._search[: self._rungs[runner.rung]]
+        return next((fold for fold in folds if fold not in runner.ended and fold not in runner.running), None)
+
+    def _promote(self) -> bool:
+        """Let one waiting candidate go on, if one may; while more may come, only into a place that is safe."""
+        closing = not self._may_enter()
+        levels = range(len(self._rungs) - 1)
+        for rung in levels if closing else reversed(levels):
+            ranked = self._ranked(rung)
+            share = len(ranked) / self._rules.reduction_factor
+            places = max(self._rules.keep, math.ceil(share)) if closing else math.floor(share)
+            folds = self._search[: self._rungs[rung]]
+            for runner in ranked[:places]:
+                if runner.rung != rung or runner.out:
+                    continue
+                if selection.is_worse(runner.over(folds), ranked[0].over(folds)):
+                    best = ranked[0].proposal.recipe.candidate
+                    runner.out = f"worse than {best} on the same {len(folds)} folds (Wilcoxon, p < {selection.LEVEL})"
+                    continue
+                runner.rung += 1
+                return True
+        return False
+
+    def _ranked(self, rung: int) -> list[_Runner]:
+        """Those that did the folds of a rung, best first by the mean over these folds."""
+        folds = self._search[: self._rungs[rung]]
+        reached = [runner for runner in self._runners.values() if all(fold in runner.losses for fold in folds)]
+        return sorted(reached, key=lambda runner: (runner.over(folds).mean(), runner.proposal.number))
+
+    def _may_enter(self) -> bool:
+        return not self._exhausted and len(self._runners) < self._settings.candidates
+
+    def _enter(self) -> bool:
+        if not self._may_enter():
+            return False
+        proposal = self._propose(self.standings)
+        if proposal is None:
+            self._exhausted = True
+            return self._promote()
+        self._runners[proposal.recipe.candidate] = _Runner(proposal)
+        return True
+
+    def _ask_confirmation(self) -> Assignment | None:
+        """The winner and the runners-up on the folds that nothing was chosen by.
+
+        While the last search trials run, a slot that would idle begins with those that lead.
+        """
+        for candidate in self.ranking[: 1 + self._settings.confirm]:
+            runner = self._runners[candidate]
+            for fold in self._confirm:
+                if fold not in runner.ended and fold not in runner.running:
+                    runner.running.add(fold)
+                    return Assignment(runner.proposal.recipe, fold)
+        self._over = not any(runner.running for runner in self._runners.values()) and not self._again
+        return None
+
+    # Bookkeeping ------------------------------------------------------------------------------------------------------
+
+    def _note(self, result: Result) -> None:
+        runner = self._runners[result.candidate]
+        runner.ended[result.fold] = result.status
+        if result.fold not in self._search:
+            return
+        if result.status == "finished":
+            runner.losses[result.fold] = self._loss(result)
+            # A start that goes on: who was let on to a rung is seen by the folds it did there.
+            place = self._search.index(result.fold)
+            runner.rung = max(runner.rung, next(i for i, size in enumerate(self._rungs) if place < size))
+        else:
+            kind = "stopped by ASHA" if result.status == "stopped" else result.status
+            runner.out = runner.out or f"{kind} on {result.fold}, after {result.epochs} epochs"
+
+    def _is_complete(self, runner: _Runner) -> bool:
+        return all(fold in runner.losses for fold in self._search)
+
+    def _standing(self, runner: _Runner) -> Standing:
+        losses = tuple(runner.losses[fold] for fold in self._search if fold in runner.losses)
+        return Standing(runner.proposal, self._state(runner), losses, runner.out or self._place(runner))
+
+    def _state(self, runner: _Runner) -> State:
+        if self._is_complete(runner):
+            return "complete"
+        if runner.out:
+            failed = {"diverged", "out_of_memory", "crashed"}
+            return "failed" if runner.ended and set(runner.ended.values()) <= failed else "stopped"
+        if runner.running or self._next_fold(runner) is not None:
+            return "running"
+        return "stopped" if self._over else "waiting"
+
+    def _place(self, runner: _Runner) -> str:
+        """Why a candidate that waits was not let on."""
+        if self._is_complete(runner) or self._next_fold(runner) is not None or runner.running:
+            return ""
+        ranked = self._ranked(runner.rung)
+        return f"number {ranked.index(runner) + 1} of {len(ranked)} on the first {self._rungs[runner.rung]} folds"
+
+
+def loss(objective: str, how: metrics.How) -> Loss:
+    """What a finished trial's objective comes to, lower being better: over the treatments of its fold."""
+
+    def of(result: Result) -> float:
+        assert result.predictions is not None, f"{result.key} finished without predictions"
+        table = metrics.treatments(result.predictions, how)
+        if objective == "treatment_accuracy":
+            return 1 - metrics.accuracy(table)
+        return metrics.log_loss(table)
+
+    return of

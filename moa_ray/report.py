@@ -17,14 +17,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import command, figures, metrics, page
-from moa_ray.ledger import Ledger, Result, write_text
-from moa_ray.page import Content, Failure
-from moa_ray.tables import CANDIDATE, FIELD_KEY, FOLD, LABEL, TILE_KEY
+from moa_ray import command, figures, metrics, page, proposals, selection, spec
+from moa_ray.ledger import SETTLED, Ledger, Result, write_text
+from moa_ray.page import Content, Failure, Search
+from moa_ray.proposals import Proposer
+from moa_ray.race import Race, loss
+from moa_ray.spec import Optuna, Sweep
+from moa_ray.tables import CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY, TREATMENT
 
 _EXAMPLES = 6  # tiles shown of each label
 
@@ -61,16 +63,17 @@ def write(out: Path) -> Written:
     """Write everything that a sweep leaves beside its ledger. Raises ValueError where no sweep was run at `out`."""
     book = Ledger(out)
     study = book.study()
-    results = [result for result in book.results() if result.candidate in study["candidates"]]
-    sweep = yaml.safe_load((out / "sweep.yaml").read_text(encoding="utf-8"))
+    sweep = spec.load(out / "sweep.yaml")
+    results = list(book.results())
     predictions = book.table("predictions", results)
-    content = _content(study, sweep, results, predictions, _history(book, results))
+    race = _race(sweep, study, book, results)
+    content = _content(study, sweep, book, results, predictions, race)
     predictions.to_parquet(out / "predictions.parquet", index=False)
     content.treatments.to_parquet(out / "treatments.parquet", index=False)
     content.leaderboard.to_csv(out / "leaderboard.csv", index=False)
     summary = _summary(content, results)
     write_text(out / "summary.json", json.dumps(summary, indent=1))
-    drawn = page.draw(content)
+    drawn = page.draw(content) | _optuna_figures(sweep, race)
     (out / "figures").mkdir(exist_ok=True)
     saved = {name: figures.save(figure, out / "figures", name) for name, figure in drawn.items()}
     write_text(out / "report.html", page.render(content, drawn))
@@ -86,40 +89,170 @@ def write(out: Path) -> Written:
 
 def _content(
     study: Mapping[str, Any],
-    sweep: Mapping[str, Any],
+    sweep: Sweep,
+    book: Ledger,
     results: list[Result],
     predictions: pd.DataFrame,
-    history: pd.DataFrame,
+    race: Race | None,
 ) -> Content:
-    how = sweep["aggregate"]
-    trained = [fold for fold, excluded in study["folds"].items() if excluded is None]
+    how = sweep.aggregate
     columns = [CANDIDATE, FOLD, "status", "epochs", "seconds"]
     trials = pd.DataFrame([dataclasses.asdict(result) for result in results], columns=columns)
-    painted = sweep["screen"]["name"] == "synthetic"
+    candidates = [proposal.recipe for proposal in book.proposals()] if race else sweep.recipes
+    recipes = {recipe.candidate: recipe.as_dict() for recipe in candidates}
+    chosen_by = set(study["search_folds"])
+    searched = [table[table[FOLD].isin(chosen_by)] if len(table) else table for table in (predictions, trials)]
+    board = metrics.leaderboard(searched[0], searched[1], recipes, len(chosen_by), how)
+    treatments = metrics.treatments(predictions, how) if len(predictions) else pd.DataFrame(columns=[CANDIDATE])
+    search = None
+    if race is not None:
+        board = _raced(board, race, trials)
+        search = _search(study, sweep, race, trials, predictions, board)
+        board = _confirmed(board, study["confirm_folds"], predictions, how)
+    painted = sweep.screen.name == "synthetic"
     return Content(
         study=study["study"],
         seed=study["seed"],
         command=study["command"],
-        leaderboard=metrics.leaderboard(predictions, trials, study["candidates"], len(trained), how),
-        treatments=metrics.treatments(predictions, how) if len(predictions) else pd.DataFrame(columns=[CANDIDATE]),
-        history=history,
+        leaderboard=board,
+        treatments=treatments,
+        history=_history(book, results),
         labels=study["labels"],
         channels=study["channels"],
         how=how,
-        tiles=_example_tiles(study, predictions),
+        tiles=_example_tiles(study, recipes, predictions),
         excluded={fold: excluded for fold, excluded in study["folds"].items() if excluded is not None},
         failures=[
             Failure(result.candidate, result.fold, result.status, result.attempts, result.error or "")
             for result in results
-            if result.status != "finished"
+            if result.status not in ("finished", "stopped")
         ],
         warnings=study["warnings"],
         notes=["The images of this screen are painted, not photographed: it shows the software, not biology."]
         if painted
         else [],
         versions=study["versions"],
-        recipes=study["candidates"],
+        recipes=recipes,
+        search=search,
+        corrected=_corrected(board, treatments, search, study["seed"]),
     )
+
+
+# A search -------------------------------------------------------------------------------------------------------------
+
+
+def _race(sweep: Sweep, study: Mapping[str, Any], book: Ledger, results: list[Result]) -> Race | None:
+    """The race as far as the ledger tells, where the sweep is a search."""
+    if not isinstance(sweep.search, Optuna):
+        return None
+    settled = [book.load(result) for result in results if result.status in SETTLED]
+    measure = loss(sweep.search.objective, sweep.aggregate)
+    return Race.replay(sweep.search, study["search_folds"], study["confirm_folds"], measure, book.proposals(), settled)
+
+
+def _raced(board: pd.DataFrame, race: Race, trials: pd.DataFrame) -> pd.DataFrame:
+    """The leaderboard in the race's order, with what it went by, and why and where each candidate was stopped."""
+    rows = [
+        {
+            CANDIDATE: standing.proposal.recipe.candidate,
+            "proposed": standing.proposal.number,
+            "state": standing.state,
+            "objective_loss": float(np.mean(standing.losses)) if standing.losses else float("nan"),
+            "stopped_why": standing.why,
+        }
+        for standing in race.standings
+    ]
+    joined = board.merge(pd.DataFrame(rows), on=CANDIDATE, validate="one_to_one")
+    totals = trials.groupby(CANDIDATE)[["epochs", "seconds"]].sum()
+    joined["epochs_trained"] = joined[CANDIDATE].map(totals["epochs"]).fillna(0).astype(int)
+    joined["seconds"] = joined[CANDIDATE].map(totals["seconds"]).fillna(0.0)
+    place = {candidate: number for number, candidate in enumerate(race.ranking)}
+    joined["_place"] = joined[CANDIDATE].map(place).fillna(len(place))
+    order = ["_place", "folds_finished", "objective_loss", CANDIDATE]
+    return joined.sort_values(order, ascending=[True, False, True, True], ignore_index=True).drop(columns="_place")
+
+
+def _search(
+    study: Mapping[str, Any],
+    sweep: Sweep,
+    race: Race,
+    trials: pd.DataFrame,
+    predictions: pd.DataFrame,
+    board: pd.DataFrame,
+) -> Search:
+    assert isinstance(sweep.search, Optuna)
+    folds = [*study["search_folds"], *study["confirm_folds"]]
+    names = [standing.proposal.recipe.candidate for standing in race.standings]
+    states = trials.pivot(index=CANDIDATE, columns=FOLD, values="status").reindex(index=names, columns=folds)
+    full = sum(standing.proposal.recipe.epochs for standing in race.standings) * len(study["search_folds"])
+    searched = trials.loc[trials[FOLD].isin(study["search_folds"]), "epochs"].sum()
+    scores: dict[str, Any] = {}
+    over_all: dict[str, Any] = {}
+    if race.ranking and study["confirm_folds"]:
+        mine = predictions[predictions[CANDIDATE] == race.ranking[0]]
+        seen = mine[mine[FOLD].isin(study["confirm_folds"])]
+        finished, wanted = seen[FOLD].nunique(), len(study["confirm_folds"])
+        if finished:
+            counts = {"folds_finished": finished, "n_folds": wanted, "folds_failed": wanted - finished}
+            scores = {**metrics.scores(seen, sweep.aggregate), **counts, "complete": finished == wanted}
+            over_all = metrics.scores(mine, sweep.aggregate)
+    rules = sweep.search.race
+    rule = (
+        f"Every candidate gets the same first {rules.first_folds} folds; the best 1 in {rules.reduction_factor:g} over "
+        f"equal folds, and at least {rules.keep}, go on to {rules.reduction_factor:g} times as many. From "
+        f"{selection.FEWEST_TESTED} folds on, those that a paired Wilcoxon test finds worse than the best do not."
+        if rules
+        else "Every candidate gets all search folds."
+    )
+    return Search(
+        states=states,
+        confirm=study["confirm_folds"],
+        scores=scores,
+        over_all=over_all,
+        saved=1 - float(searched) / full if full else 0.0,
+        objective=sweep.search.objective.replace("_", " "),
+        rule=rule,
+    )
+
+
+def _confirmed(
+    board: pd.DataFrame, confirm: Sequence[str], predictions: pd.DataFrame, how: metrics.How
+) -> pd.DataFrame:
+    """The leaderboard with what each candidate that was confirmed reached on those folds alone."""
+    seen = predictions[predictions[FOLD].isin(confirm)] if len(predictions) else predictions
+    rows = {}
+    for candidate, mine in seen.groupby(CANDIDATE) if len(seen) else ():
+        scores = metrics.scores(mine, how)
+        rows[candidate] = {
+            "confirm_folds": mine[FOLD].nunique(),
+            **{f"confirm_{name}": scores[name] for name in ("k", "n", "treatment_accuracy", "log_loss")},
+        }
+    names = ["confirm_folds", "confirm_k", "confirm_n", "confirm_treatment_accuracy", "confirm_log_loss"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=names)
+    return board.merge(table, left_on=CANDIDATE, right_index=True, how="left", validate="one_to_one")
+
+
+def _corrected(
+    board: pd.DataFrame, treatments: pd.DataFrame, search: Search | None, seed: int
+) -> selection.Corrected | None:
+    """The luck of the best taken out, where every candidate finished every fold and nothing else confirms."""
+    confirmed = search is not None and bool(search.confirm)
+    if confirmed or len(board) < 2 or not board["complete"].all():
+        return None
+    right = (treatments[metrics.PREDICTED] == treatments[LABEL]).astype(float)
+    table = treatments.assign(right=right).pivot(index=TREATMENT, columns=CANDIDATE, values="right")
+    if table.index.get_level_values(COMPOUND).nunique() < 2:
+        return None
+    return selection.bbc_cv(table[list(board[CANDIDATE])], list(table.index.get_level_values(COMPOUND)), seed)
+
+
+def _optuna_figures(sweep: Sweep, race: Race | None) -> dict[str, Figure]:
+    if race is None or not isinstance(sweep.search, Optuna):
+        return {}
+    return proposals.figures(Proposer(sweep.space, sweep.search, sweep.seed).study(race.standings))
+
+
+# What is shown --------------------------------------------------------------------------------------------------------
 
 
 def _history(book: Ledger, results: list[Result]) -> pd.DataFrame:
@@ -137,12 +270,13 @@ def _history(book: Ledger, results: list[Result]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _example_tiles(study: Mapping[str, Any], predictions: pd.DataFrame) -> dict[str, list[NDArray[np.uint8]]]:
+def _example_tiles(
+    study: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]], predictions: pd.DataFrame
+) -> dict[str, list[NDArray[np.uint8]]]:
     """Tiles of each label, spread over its treatments; none where the tile store is not at hand."""
     store = Path(study["tile_store"])
-    sizes = sorted({recipe["image_size"] for recipe in study["candidates"].values()})
-    file = store / f"tiles-{sizes[-1]}.npy"
-    if not file.exists() or predictions.empty:
+    sizes = sorted({recipe["image_size"] for recipe in recipes.values()})
+    if predictions.empty or not (file := store / f"tiles-{sizes[-1]}.npy").exists():
         return {}
     tiles = np.load(file, mmap_mode="r", allow_pickle=False)
     rows = pd.read_parquet(store / "tiles.parquet")
@@ -163,6 +297,9 @@ def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
         "headline": page.headline(content),
         "best": None if best is None else _plain(best),
         "chosen_by": page.chosen(content),
+        "corrected": None if content.corrected is None else dataclasses.asdict(content.corrected),
+        "over_all_folds": _plain(content.search.over_all) if content.search and content.search.over_all else None,
+        "epochs_saved": content.search.saved if content.search else None,
         "trials": {str(status): int(count) for status, count in counts.items()},
         "folds_excluded": dict(content.excluded),
         "warnings": list(content.warnings),

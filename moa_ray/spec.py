@@ -3,21 +3,18 @@
 This is the one border for text: nothing behind it parses YAML, and nothing before it is trusted.
 """
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields as dataclass_fields
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from moa_ray import complaints
-from moa_ray.backbones import BACKBONES, native_size
 from moa_ray.images import Preparation
 from moa_ray.recipe import Recipe
 from moa_ray.screens.synthetic import Painting
+from moa_ray.space import Space
 
 Channels = Annotated[tuple[str | None, ...], Field(min_length=1, max_length=3)]
 Name = Annotated[str, Field(min_length=1)]
@@ -66,9 +63,14 @@ class Synthetic(Section):
 
 
 class Folds(Section):
-    """What is held out: one column, or several of which training shares no value with the held-out group."""
+    """What is held out: one column, or several of which training shares no value with the held-out group.
+
+    search : the folds that a search may look at: one held-out group for each label, all, or a list of groups; the
+        others confirm. A grid has no such part: it trains every fold.
+    """
 
     hold_out: str | Annotated[tuple[str, ...], Field(min_length=1)] = "compound"
+    search: Literal["one_per_label", "all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "one_per_label"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -83,11 +85,57 @@ class Validation(Section):
     share: Share = 0.15
 
 
-class Search(Section):
-    """What is tried: every combination of the space's lists. Searching within ranges is not built yet."""
+class Grid(Section):
+    """Every combination of the space's lists, on every fold."""
 
     mode: Literal["grid"] = "grid"
-    space: dict[str, list[Any]] = Field(default_factory=dict)
+    space: dict[str, Any] = Field(default_factory=dict)
+
+
+class Asha(Section):
+    """Stops a trial early that is worse, at the same epoch, than others of the same fold (Li et al. 2020).
+
+    grace_epochs : no trial is stopped before
+    reduction_factor : of the trials seen, the best 1 / reduction_factor go on; looked at again each factor of epochs
+    """
+
+    grace_epochs: Annotated[int, Field(ge=1)] = 2
+    reduction_factor: Annotated[float, Field(gt=1)] = 3
+
+
+class Race(Section):
+    """Which candidates get more folds; see `moa_ray.race`.
+
+    first_folds : folds that every candidate gets
+    reduction_factor : a rung has so many times the folds of the one before; the best 1 / reduction_factor reach it
+    keep : at least so many go on
+    """
+
+    first_folds: Annotated[int, Field(ge=1)] = 4
+    reduction_factor: Annotated[float, Field(gt=1)] = 3
+    keep: Annotated[int, Field(ge=1)] = 2
+
+
+class Optuna(Section):
+    """A search within the space: Optuna proposes candidates, folds race, ASHA stops epochs.
+
+    candidates : recipes that are proposed in all
+    objective : of the held-out treatments of a fold; a candidate's is the mean over folds
+    sampler : grid takes each combination of a space without ranges once, in random order
+    first : hyperparameters of recipes to try first; what they leave open is proposed
+    confirm : runners-up that are trained on the folds the search did not see, besides the winner
+    asha, race : null switches it off; without a race every candidate gets all search folds
+    """
+
+    mode: Literal["optuna"]
+    candidates: Annotated[int, Field(ge=1)] = 40
+    objective: Literal["treatment_log_loss", "treatment_accuracy"] = "treatment_log_loss"
+    sampler: Literal["tpe", "random", "grid", "cmaes"] = "tpe"
+    space: dict[str, Any]
+    first: tuple[dict[str, Any], ...] = ()
+    confirm: Annotated[int, Field(ge=0)] = 0
+    asha: Asha | None = Field(default_factory=Asha)
+    race: Race | None = Field(default_factory=Race)
 
 
 class Resources(Section):
@@ -110,6 +158,10 @@ class Tracking(Section):
     experiment: Name | None = None
 
 
+def _mode(search: Any) -> Any:
+    return search.get("mode", "grid") if isinstance(search, dict) else getattr(search, "mode", None)
+
+
 class Sweep(Section):
     """One sweep file, checked, with every default filled in."""
 
@@ -122,20 +174,49 @@ class Sweep(Section):
     folds: Folds = Field(default_factory=Folds)
     validation: Validation | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
-    search: Search = Field(default_factory=Search)
+    search: Annotated[Annotated[Grid, Tag("grid")] | Annotated[Optuna, Tag("optuna")], Discriminator(_mode)] = Field(
+        default_factory=Grid
+    )
     aggregate: Literal["median", "mean"] = "median"
     resources: Resources = Field(default_factory=Resources)
     tracking: Tracking = Field(default_factory=Tracking)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _asha_watches(cls, plain: Any) -> Any:
+        """Where epochs are compared and nothing else is said, some wells are watched."""
+        search = plain.get("search") if isinstance(plain, dict) else None
+        if isinstance(search, dict) and search.get("mode") == "optuna" and search.get("asha", {}) is not None:
+            return {"validation": {}, **plain}
+        return plain
+
     @model_validator(mode="after")
-    def _recipes_are_sound(self) -> "Sweep":
-        list(_combinations(self.recipe, self.search.space))
+    def _is_sound(self) -> "Sweep":
+        space = self.space
+        if isinstance(self.search, Grid):
+            if space.ranged:
+                raise ValueError(
+                    f"search.space.{space.ranged[0]}: a grid takes lists; for a range set search.mode: optuna"
+                )
+            space.grid()
+            return self
+        if self.search.sampler == "grid" and space.ranged:
+            raise ValueError(f"search.space.{space.ranged[0]}: sampler grid takes lists; take tpe, random or cmaes")
+        if self.search.asha and not self.validation:
+            raise ValueError("search.asha: it compares validation wells, but validation is null; leave out one of them")
+        for number, known in enumerate(self.search.first):
+            space.require_within(known, f"search.first.{number}")
         return self
 
     @property
+    def space(self) -> Space:
+        """What is searched, and what is fixed beside it."""
+        return Space.read(self.recipe, self.search.space)
+
+    @property
     def recipes(self) -> list[Recipe]:
-        """Every recipe of the grid, in the file's order, each once."""
-        return list(dict.fromkeys(_combinations(self.recipe, self.search.space)))
+        """Every recipe of a grid, in the file's order; of a search one for each tile size, weights and backbone."""
+        return self.space.grid() if isinstance(self.search, Grid) else self.space.representatives()
 
     @property
     def tile_folder(self) -> Path:
@@ -147,7 +228,8 @@ class Sweep(Section):
         plain = self.model_dump(mode="json")
         defaults = Recipe().as_dict()
         filled = {**defaults, **self.recipe, "augment": {**defaults["augment"], **self.recipe.get("augment", {})}}
-        plain["recipe"] = {key: value for key, value in filled.items() if key not in self.search.space}
+        searched = self.search.space.keys() - self.recipe.keys()
+        plain["recipe"] = {key: value for key, value in filled.items() if key not in searched}
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
@@ -202,51 +284,3 @@ def _set(plain: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ValueError(f"{override!r}: {parent} holds a value, not keys")
     node[last] = value
-
-
-_RECIPE = TypeAdapter(Recipe)
-_RECIPE_KEYS = [field.name for field in dataclass_fields(Recipe)]
-
-
-def _combinations(fixed: Mapping[str, Any], space: Mapping[str, Sequence[Any]]) -> Iterator[Recipe]:
-    """Every recipe of the grid, image sizes as numbers; raises ValueError at the first value that cannot be."""
-    _known(fixed, "recipe", "put a list of values to try under search.space")
-    _known(space, "search.space", "")
-    for key in fixed.keys() & space.keys():
-        raise ValueError(f"search.space.{key}: it is fixed under recipe too; keep one of the two")
-    for key, values in space.items():
-        if not values:
-            raise ValueError(f"search.space.{key}: the list of values to try is empty")
-    for values in itertools.product(*space.values()):
-        tried = dict(zip(space, values, strict=True))
-        try:
-            recipe = _RECIPE.validate_python(_for_backbone({**fixed, **tried}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = str(first["loc"][0]) if first["loc"] else str(first["ctx"]["error"]).split()[0]
-            place = "search.space" if key in tried else "recipe"
-            raise ValueError("; ".join(complaints.lines(error, Recipe, place))) from None
-        if recipe.backbone not in BACKBONES:
-            hint = complaints.nearest(recipe.backbone, BACKBONES)
-            raise ValueError(f"recipe.backbone: unknown backbone {recipe.backbone!r}{hint}")
-        yield replace(recipe, image_size=native_size(recipe.backbone)) if recipe.image_size == "native" else recipe
-
-
-def _for_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with those that are given by backbone, ``weights: {ResNet50: FILE, ...}``, looked up."""
-    backbone = values.get("backbone", Recipe.backbone)
-    chosen = {}
-    for key, value in values.items():
-        by_backbone = isinstance(value, dict) and value and all(name in BACKBONES for name in value)
-        if by_backbone and backbone not in value:
-            raise ValueError(f"recipe.{key}: given by backbone, but not for {backbone}")
-        chosen[key] = value[backbone] if by_backbone else value
-    return chosen
-
-
-def _known(mapping: Mapping[str, Any], where: str, hint: str) -> None:
-    for key, value in mapping.items():
-        if key not in _RECIPE_KEYS:
-            raise ValueError(f"{where}: unknown hyperparameter {key!r}{complaints.nearest(key, _RECIPE_KEYS)}")
-        if hint and isinstance(value, list):
-            raise ValueError(f"{where}.{key}: one value must stand here, but got the list {value!r}; {hint}")

@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from moa_ray import tiles
 from moa_ray.folds import Fold, make_folds, validation_split
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Problem, Screen, bbbc021, check_hold_out, synthetic, table
-from moa_ray.spec import Bbbc021, Sweep, Table
+from moa_ray.selection import search_order
+from moa_ray.space import Choice, Entry
+from moa_ray.spec import Bbbc021, Grid, Sweep, Table
 from moa_ray.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, TREATMENT, WELL_KEY, metadata_columns
 from moa_ray.tiles import TileStore
 
-_SHOWN_VERSIONS = ("moa_ray", "keras", "tensorflow", "ray", "mlflow", "numpy", "pandas", "scikit-learn")
+_SHOWN_VERSIONS = ("moa_ray", "keras", "tensorflow", "ray", "optuna", "mlflow", "numpy", "pandas", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Material:
 
     table : one row a tile with its ``Metadata_*`` columns and ``row``, its place in the arrays
     tiles : for each image size the file of the tile store, (n, size, size, 3) uint8
+    confirm : folds that nothing is chosen by, so that no training wells are watched there but all are trained on
     """
 
     table: pd.DataFrame
@@ -41,12 +45,13 @@ class Material:
     tiles: Mapping[int, Path]
     seed: int
     validation_share: float | None = None
+    confirm: frozenset[str] = frozenset()
 
     def split(self, fold: str) -> dict[str, NDArray[np.int64]]:
         """Positions in `table` to train on, to validate on and to predict; the same on any machine."""
         parts = self.folds[fold].split(self.table)
         train, validation = parts.train, parts.train[:0]
-        if self.validation_share is not None:
+        if self.validation_share is not None and fold not in self.confirm:
             rng = np.random.default_rng(self.seeds(fold))
             fit, watched = validation_split(self.table.iloc[train], self.validation_share, rng)
             train, validation = train[fit], train[watched]
@@ -83,7 +88,7 @@ class Study:
 
     @property
     def recipes(self) -> list[Recipe]:
-        """The recipes of the grid."""
+        """The recipes of a grid; of a search one for each that shapes tiles, weights and memory."""
         return self.sweep.recipes
 
     @property
@@ -95,6 +100,19 @@ class Study:
     def trials(self) -> list[tuple[Recipe, str]]:
         """Every recipe on every fold, recipe by recipe."""
         return [(recipe, fold.name) for recipe in self.recipes for fold in self.trained_folds]
+
+    @cached_property
+    def search_folds(self) -> list[str]:
+        """The folds that the search may look at, in the order in which every candidate gets them; a grid's are all."""
+        if isinstance(self.sweep.search, Grid):
+            return [fold.name for fold in self.trained_folds]
+        return search_order(self.trained_folds, self.screen.labelled, self.sweep.folds.search, self.sweep.seed)
+
+    @property
+    def confirm_folds(self) -> list[str]:
+        """The folds that the search may not look at."""
+        search = set(self.search_folds)
+        return [fold.name for fold in self.trained_folds if fold.name not in search]
 
     @property
     def sizes(self) -> list[int]:
@@ -138,6 +156,7 @@ class Study:
             tiles={size: store.file(size).resolve() for size in self.sizes},
             seed=self.sweep.seed,
             validation_share=validation.share if validation else None,
+            confirm=frozenset(self.confirm_folds),
         )
 
     def record(self, store: TileStore, command: str) -> dict[str, Any]:
@@ -153,7 +172,8 @@ class Study:
             "channels": list(self.screen.channels),
             "folds": {fold.name: fold.excluded for fold in self.folds},
             "weights": {path: _digest(Path(path)) for path in _weight_files(self.recipes)},
-            "candidates": {recipe.candidate: recipe.as_dict() for recipe in self.recipes},
+            "search_folds": self.search_folds,
+            "confirm_folds": self.confirm_folds,
             "warnings": [*self.warnings, *store.warnings],
             "versions": versions(),
         }
@@ -168,13 +188,11 @@ class Study:
             f"screen       {self.screen.name} at {self.screen.root}: {_count(labelled)}",
             f"controls     {len(self.screen.controls)} fields of "
             f"{self.screen.controls.groupby(WELL_KEY).ngroups} wells on {self.screen.controls[PLATE].nunique()} plates",
-            f"candidates   {len(self.recipes)}",
-            *(f"             {recipe.candidate}: {_words(recipe, self.recipes)}" for recipe in self.recipes),
+            *self._describe_candidates(),
             f"folds        {len(self.trained_folds)} (held out: {', '.join(self.sweep.folds.columns)})"
             + (f", {len(excluded)} excluded" if excluded else ""),
             *(f"             {fold.name}: {fold.excluded}" for fold in excluded),
-            f"trials       {len(self.trials)}, and as many trainings at most",
-            f"epochs       {sum(recipe.epochs for recipe, _ in self.trials)} at most",
+            *self._describe_trials(),
             f"disk         {_bytes(disk)} of tiles at most",
             *(
                 f"memory       about {_bytes(memory)} a worker with {recipe.backbone}, {recipe.image_size} px, "
@@ -186,6 +204,33 @@ class Study:
             found = [problem.message for problem in self.problems if problem.severity == severity]
             lines += [f"{severity + 's':<12} {len(found)}", *(f"             {message}" for message in found)]
         return "\n".join(lines)
+
+    def _describe_candidates(self) -> list[str]:
+        if isinstance(self.sweep.search, Grid):
+            named = [f"             {recipe.candidate}: {_words(recipe, self.recipes)}" for recipe in self.recipes]
+            return [f"candidates   {len(self.recipes)}", *named]
+        settings, space = self.sweep.search, self.sweep.space
+        return [
+            f"candidates   {settings.candidates}, proposed by Optuna ({settings.sampler}) to better the "
+            f"{settings.objective.replace('_', ' ')}; {len(settings.first)} of them given",
+            *(f"             {key}: {_entry_words(entry)}" for key, entry in space.entries.items()),
+        ]
+
+    def _describe_trials(self) -> list[str]:
+        settings = self.sweep.search
+        if isinstance(settings, Grid):
+            epochs = sum(recipe.epochs for recipe, _ in self.trials)
+            return [f"trials       {len(self.trials)}, and as many trainings at most", f"epochs       {epochs} at most"]
+        search, confirm = len(self.search_folds), len(self.confirm_folds)
+        trials = settings.candidates * search + (1 + settings.confirm) * confirm
+        longest = max(recipe.epochs for recipe in self.recipes)
+        first = min(search, settings.race.first_folds) if settings.race else search
+        return [
+            f"search       {search} folds, the first {first} for every candidate: {', '.join(self.search_folds)}",
+            f"confirm      {confirm} folds, for the winner and {settings.confirm} runners-up",
+            f"trials       {trials}, and as many trainings at most; fewer, since folds race",
+            f"epochs       {trials * longest} at most",
+        ]
 
 
 def versions() -> dict[str, str]:
@@ -237,6 +282,16 @@ def _words(recipe: Recipe, among: list[Recipe]) -> str:
     differing = [key for key in plain if any(other.as_dict()[key] != plain[key] for other in among)]
     keys = differing or ["backbone", "weights", "learning_rate", "epochs"]
     return ", ".join(f"{key} {plain[key]}" for key in keys)
+
+
+def _entry_words(entry: Entry) -> str:
+    if isinstance(entry, Choice):
+        text = ", ".join(map(str, entry.choices))
+    else:
+        kind = "logarithmic" if entry.log else "linear"
+        text = f"{entry.low:g} to {entry.high:g}, {kind}" + (f", in steps of {entry.step:g}" if entry.step else "")
+    when = " and ".join(f"{key} is {' or '.join(map(str, values))}" for key, values in entry.when.items())
+    return f"{text}, where {when}" if when else text
 
 
 def _largest(recipes: list[Recipe]) -> list[Recipe]:

@@ -1,4 +1,4 @@
-"""Sweep a screen: every recipe on every fold, recorded, scored and reported.
+"""Sweep a screen: recipes on folds, searched or all of a grid, recorded, scored and reported.
 
     python -m moa_ray.sweep SWEEP.yaml [KEY=VALUE ...] [--plan] [--address ADDRESS] [--fresh]
 
@@ -16,10 +16,11 @@ from typing import Any
 from rich.console import Console
 
 from moa_ray import command, ledger, metrics, report, spec, tracking, tuning
-from moa_ray.ledger import Ledger, Result
+from moa_ray.ledger import Ledger, Proposal, Result
 from moa_ray.progress import Board, field_progress
-from moa_ray.race import Assignment, Grid
-from moa_ray.spec import Sweep
+from moa_ray.proposals import Journal, Proposer
+from moa_ray.race import Assignment, Grid, Plan, Race, Standing, loss
+from moa_ray.spec import Optuna, Sweep
 from moa_ray.study import Material, Study
 from moa_ray.tables import LABEL
 from moa_ray.tracking import Tracker
@@ -74,23 +75,65 @@ def _search(
     study: Study, material: Material, book: Ledger, tracker: Tracker, address: str | None, console: Console
 ) -> None:
     """Run the trials that the ledger lacks."""
-    settled = book.settled()
-    todo = [(recipe, fold) for recipe, fold in study.trials if (recipe.candidate, fold) not in settled]
-    if not todo:
+    settled = {key: book.load(result) for key, result in book.settled().items()}
+    leader = Leader(study.sweep.aggregate)
+    for result in settled.values():
+        leader.add(result)
+    recorder = Recorder(book, tracker, leader)
+    plan = _plan(study, book, settled, recorder)
+    if plan is None:
         return
     resources = study.sweep.resources
-    standing = Standing(study.sweep.aggregate)
-    for result in settled.values():
-        standing.add(book.load(result))
-    board = Board(console, total=len(study.trials), done=len(study.trials) - len(todo), best=standing.words)
+    board = Board(console, lambda: plan.at_most, done=len(settled), best=leader.words, exact=not isinstance(plan, Race))
     with tuning.cluster(address), board:
         slots = tuning.slots(resources.cpus, resources.gpus, resources.concurrent, open_cluster=address is not None)
-        plan = Grid(todo, resources.retries)
-        recorder = Recorder(book, tracker, standing)
-        tuning.run(plan, material, study.recipes, slots, [recorder, board])
+        tuning.run(plan, material, study.recipes, slots, [recorder, board], _scheduler(study, plan, settled))
 
 
-class Standing:
+def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result], recorder: "Recorder") -> Plan | None:
+    """What is to be run; None where nothing is left."""
+    settings, retries = study.sweep.search, study.sweep.resources.retries
+    if not isinstance(settings, Optuna):
+        todo = [(recipe, fold) for recipe, fold in study.trials if (recipe.candidate, fold) not in settled]
+        return Grid(todo, retries, done=len(settled)) if todo else None
+    proposer = Proposer(study.sweep.space, settings, study.sweep.seed)
+
+    def propose(standings: Sequence[Standing]) -> Proposal | None:
+        proposal = proposer.propose(standings)
+        if proposal is not None:
+            book.propose(proposal)
+        return proposal
+
+    race = Race(
+        propose,
+        settings,
+        study.search_folds,
+        study.confirm_folds,
+        loss(settings.objective, study.sweep.aggregate),
+        retries,
+        book.proposals(),
+        settled.values(),
+    )
+    recorder.follow(race, Journal(book.out, study.sweep.study, proposer))
+    return race
+
+
+def _scheduler(study: Study, plan: Plan, settled: Mapping[tuple[str, str], Result]) -> tuning.FoldAsha | None:
+    """ASHA with what it has seen already."""
+    settings = study.sweep.search
+    if not isinstance(plan, Race) or not isinstance(settings, Optuna) or settings.asha is None:
+        return None
+    scheduler = tuning.FoldAsha(settings.asha)
+    scheduler.replay(
+        (result.candidate, result.fold, result.history, result.status == "finished")
+        for standing in plan.standings
+        for fold in plan.stoppable_folds
+        if (result := settled.get((standing.proposal.recipe.candidate, fold))) and result.history is not None
+    )
+    return scheduler
+
+
+class Leader:
     """Which candidate leads so far, by treatment on the folds it has finished."""
 
     def __init__(self, how: metrics.How) -> None:
@@ -118,13 +161,20 @@ class Standing:
 class Recorder:
     """A listener that writes what has ended for good into the ledger, and passes it on to MLflow."""
 
-    def __init__(self, book: Ledger, tracker: Tracker, standing: Standing) -> None:
+    def __init__(self, book: Ledger, tracker: Tracker, leader: Leader) -> None:
         self._book = book
         self._tracker = tracker
-        self._standing = standing
+        self._leader = leader
+        self._race: tuple[Race, Journal] | None = None
+
+    def follow(self, race: Race, journal: Journal) -> None:
+        """Keep Optuna's journal of a race, from now on."""
+        self._race = race, journal
+        journal.update(race.standings)
 
     def started(self, assignment: Assignment) -> None:
-        """Nothing is recorded of a trial that has only begun."""
+        """Nothing is recorded of a trial that has only begun, but that its candidate is there."""
+        self._note()
 
     def epoch(self, assignment: Assignment, epoch: Mapping[str, Any]) -> None:
         """Nothing: the history comes with the result, whole."""
@@ -133,8 +183,14 @@ class Recorder:
         """Record the trial, unless it will be tried again."""
         if final:
             self._book.write(result)
-            self._standing.add(result)
+            self._leader.add(result)
             self._tracker.trial(result)
+        self._note()
+
+    def _note(self) -> None:
+        if self._race is not None:
+            race, journal = self._race
+            journal.update(race.standings)
 
 
 def _tracker(book: Ledger, sweep: Sweep, console: Console) -> Tracker:

@@ -170,7 +170,7 @@ class Tracker:
 
     def _send_trial(self, result: Result) -> None:
         # A run that ended as the ledger says it did was sent whole: its end is sent last.
-        status = "FINISHED" if result.status == "finished" else "FAILED"
+        status = "FINISHED" if result.status in ("finished", "stopped") else "FAILED"
         if result.key in self._runs and self._runs[result.key].status == status:
             return
         self._open((result.candidate,), result.candidate, flat(result.recipe))

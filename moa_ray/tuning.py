@@ -12,16 +12,13 @@ import os
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
-
-if TYPE_CHECKING:
-    from ray.tune.experiment import Trial
 
 # Ray reads these when it is imported. Nothing of Tune's own is worth a file, a table or a report on the terminal.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -36,17 +33,23 @@ os.environ |= {
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from moa_ray.ledger import Result, Status
 from moa_ray.race import Assignment, Plan
 from moa_ray.recipe import Recipe
+from moa_ray.spec import Asha
 from moa_ray.study import Material
 from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, metadata_columns, probability_column
 
 # A trial that ends leaves this in Tune's last result; the driver takes it out before Tune keeps it.
 _OUTCOME = "outcome"
+# What each result says of its epoch; Tune adds much of its own beside it.
+_EPOCH = "epoch"
+_NEVER = 10**9  # epochs
 
 
 class Listener(Protocol):
@@ -110,9 +113,18 @@ def slots(
     return Slots(float(cpus), float(gpus), concurrent or max(1, fit))
 
 
-def run(plan: Plan, material: Material, recipes: list[Recipe], slots: Slots, listeners: list[Listener]) -> None:
+def run(
+    plan: Plan,
+    material: Material,
+    recipes: list[Recipe],
+    slots: Slots,
+    listeners: list[Listener],
+    scheduler: TrialScheduler | None = None,
+) -> None:
     """Run a plan to its end, telling the listeners; what a trial does wrong is its own result, not an exception here.
 
+    recipes : one for each set of pretrained weights that the plan may ask for
+    scheduler : which trials stop at an epoch; by default none
     Raises ValueError where pretrained weights cannot be had.
     """
     weights = _share_pretrained(recipes)
@@ -124,6 +136,7 @@ def run(plan: Plan, material: Material, recipes: list[Recipe], slots: Slots, lis
             tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=_Asker(conductor),
+                scheduler=scheduler or FIFOScheduler(),
                 num_samples=-1,
                 max_concurrent_trials=slots.concurrent,
                 reuse_actors=True,
@@ -139,6 +152,76 @@ def run(plan: Plan, material: Material, recipes: list[Recipe], slots: Slots, lis
             ),
         ).fit()
     assert plan.finished, "Tune ended before the plan did"
+
+
+class FoldAsha(FIFOScheduler):  # type: ignore[misc]
+    """ASHA for each fold by itself: a trial is compared with trials of the same fold only.
+
+    Folds differ in difficulty: an easy one would set the cut-off for all. Only trials that the plan calls stoppable are
+    compared at all. What is compared is the loss on the validation wells.
+    """
+
+    def __init__(self, settings: Asha) -> None:
+        super().__init__()
+        self._settings = settings
+        self._folds: dict[str, AsyncHyperBandScheduler] = {}
+
+    def replay(self, trials: Iterable[tuple[str, str, pd.DataFrame, bool]]) -> None:
+        """Take note of what an earlier start left in the ledger, in the order in which it was begun.
+
+        trials : candidate, fold, history, whether it was trained to its end
+        """
+        for candidate, fold, history, whole in trials:
+            trial = Trial(
+                "replayed", stub=True, trial_id=f"{candidate} {fold}", config={"fold": fold, "stoppable": True}
+            )
+            self.on_trial_add(None, trial)
+            results = [
+                {_EPOCH + "/" + name: value for name, value in row.items()} for row in history.to_dict("records")
+            ]
+            for result in results[:-1] if whole else results:
+                self.on_trial_result(None, trial, result)
+            if whole:
+                self.on_trial_complete(None, trial, results[-1])
+            else:
+                self.on_trial_remove(None, trial)
+
+    def on_trial_add(self, controller: Any, trial: Trial) -> None:
+        if self._concerns(trial):
+            self._of(trial).on_trial_add(controller, trial)
+
+    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if not self._concerns(trial):
+            return str(TrialScheduler.CONTINUE)
+        return str(self._of(trial).on_trial_result(controller, trial, result))
+
+    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        if self._concerns(trial):
+            self._of(trial).on_trial_complete(controller, trial, result)
+
+    def on_trial_remove(self, controller: Any, trial: Trial) -> None:
+        if self._concerns(trial):
+            self._of(trial).on_trial_remove(controller, trial)
+
+    def on_trial_error(self, controller: Any, trial: Trial) -> None:
+        if self._concerns(trial):
+            self._of(trial).on_trial_error(controller, trial)
+
+    def _concerns(self, trial: Trial) -> bool:
+        return bool(trial.config["stoppable"])
+
+    def _of(self, trial: Trial) -> AsyncHyperBandScheduler:
+        fold = trial.config["fold"]
+        if fold not in self._folds:
+            self._folds[fold] = AsyncHyperBandScheduler(
+                time_attr=f"{_EPOCH}/epoch",
+                metric=f"{_EPOCH}/validation_loss",
+                mode="min",
+                max_t=_NEVER,
+                grace_period=self._settings.grace_epochs,
+                reduction_factor=self._settings.reduction_factor,
+            )
+        return self._folds[fold]
 
 
 class FoldTrainable(tune.Trainable):  # type: ignore[misc]
@@ -181,18 +264,19 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
             done = len(self._history) == self._recipe.epochs
             outcome = {"status": "finished", "predictions": self._predictions()} if done else None
         except Diverged as error:
-            epoch, outcome = {}, {"status": "diverged", "error": str(error)}
+            epoch, outcome = None, {"status": "diverged", "error": str(error)}
         except Exception as error:
             # A model that failed is not trusted with the next trial.
             self._trainer = self._new_trainer()
             status = "out_of_memory" if _is_out_of_memory(error) else "crashed"
             text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-            epoch, outcome = {}, {"status": status, "error": text}
+            epoch, outcome = None, {"status": status, "error": text}
         self._seconds += time.monotonic() - begun
+        result = {_EPOCH: epoch} if epoch else {}
         if outcome is None:
-            return epoch
+            return result
         outcome |= {"history": pd.DataFrame(self._history), "seconds": self._seconds, "epochs": len(self._history)}
-        return {**epoch, "done": True, _OUTCOME: outcome}
+        return {**result, "done": True, _OUTCOME: outcome}
 
     def _begin(self) -> None:
         from moa_ray.training import Split
@@ -222,17 +306,29 @@ class _Conductor:
         self.plan = plan
         self.listeners = listeners
         self.assignments: dict[str, Assignment] = {}
+        self._histories: dict[str, list[dict[str, Any]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its settings for a restore that we never make."""
         return {}
 
+    def epoch(self, trial_id: str, epoch: dict[str, Any]) -> None:
+        self._histories.setdefault(trial_id, []).append(epoch)
+        for listener in self.listeners:
+            listener.epoch(self.assignments[trial_id], epoch)
+
+    def stop(self, trial_id: str) -> None:
+        """The scheduler ended it; what it did so far is known here alone."""
+        history = pd.DataFrame(self._histories[trial_id])
+        self.end(trial_id, "stopped", history=history, epochs=len(history), seconds=float(history["seconds"].sum()))
+
     def end(self, trial_id: str, status: Status, **details: Any) -> None:
+        self._histories.pop(trial_id, None)
         assignment = self.assignments.pop(trial_id)
         candidate, fold = assignment.key
         recipe = assignment.recipe.as_dict()
         result = Result(candidate, fold, status, recipe, attempts=assignment.attempt, **details)
-        final = self.plan.tell(assignment, status)
+        final = self.plan.tell(assignment, result)
         for listener in self.listeners:
             listener.ended(result, final)
 
@@ -245,13 +341,15 @@ class _Asker(Searcher):  # type: ignore[misc]
         self._conductor = conductor
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._conductor.plan.finished:
-            return str(Searcher.FINISHED)
         assignment = self._conductor.plan.ask()
         if assignment is None:
-            return None
+            return str(Searcher.FINISHED) if self._conductor.plan.finished else None
         self._conductor.assignments[trial_id] = assignment
-        return {"recipe": assignment.recipe.as_dict(), "fold": assignment.fold}
+        return {
+            "recipe": assignment.recipe.as_dict(),
+            "fold": assignment.fold,
+            "stoppable": assignment.stoppable,
+        }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: `_Taker` has the outcome, which Tune does not pass on here."""
@@ -266,21 +364,24 @@ class _Taker(tune.Callback):  # type: ignore[misc]
     def __init__(self, conductor: _Conductor) -> None:
         self._conductor = conductor
 
-    def on_trial_start(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         for listener in self._conductor.listeners:
             listener.started(self._conductor.assignments[trial.trial_id])
 
     def on_trial_result(
-        self, iteration: int, trials: list["Trial"], trial: "Trial", result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         outcome = result.pop(_OUTCOME, None)
-        if "loss" in result:
-            for listener in self._conductor.listeners:
-                listener.epoch(self._conductor.assignments[trial.trial_id], result)
+        if _EPOCH in result:
+            self._conductor.epoch(trial.trial_id, result[_EPOCH])
         if outcome is not None:
             self._conductor.end(trial.trial_id, **outcome)
 
-    def on_trial_error(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if trial.trial_id in self._conductor.assignments:
+            self._conductor.stop(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         # The worker itself was lost: the node died, the machine ran out of memory, or its set-up failed.
         text = str(trial.get_error() or "the worker was lost")
         if trial.trial_id in self._conductor.assignments:

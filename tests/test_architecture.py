@@ -10,14 +10,30 @@ import pytest
 
 LAYERS = {
     5: {"sweep", "prepare", "report"},
-    4: {"study", "tuning", "race", "tracking", "figures", "page", "progress"},
+    4: {"study", "tuning", "race", "proposals", "tracking", "figures", "page", "progress"},
     3: {"spec", "ledger", "training"},
     2: {"models", "augment", "tiles"},
-    1: {"screens", "screens.bbbc021", "screens.table", "screens.synthetic", "images", "folds", "metrics"},
+    1: {
+        "screens",
+        "screens.bbbc021",
+        "screens.table",
+        "screens.synthetic",
+        "images",
+        "folds",
+        "metrics",
+        "selection",
+        "space",
+    },
     0: {"tables", "recipe", "backbones", "command", "complaints"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
-DOORS = {"ray": {"tuning"}, "mlflow": {"tracking"}, "keras": {"models", "augment", "training"}, "tensorflow": set()}
+DOORS = {
+    "ray": {"tuning"},
+    "mlflow": {"tracking"},
+    "optuna": {"proposals"},
+    "keras": {"models", "augment", "training"},
+    "tensorflow": set(),
+}
 
 
 def modules(repo: Path) -> Iterator[tuple[str, ast.Module]]:

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from moa_ray import ledger, spec
-from moa_ray.ledger import Ledger, Result
+from moa_ray.ledger import Ledger, Proposal, Result
+from moa_ray.recipe import Recipe
 from moa_ray.spec import Sweep
 
 STUDY = {"tiles": "t", "labels": ["A", "B"], "weights": {}}
@@ -97,6 +98,29 @@ def test_grid_may_grow_but_what_was_run_must_stay(book: Ledger, tmp_path: Path) 
     book.open(sweep(tmp_path, "search.space.learning_rate=[0.1, 0.01, 0.001]"), {**STUDY, "weights": {"w.h5": "1"}})
     with pytest.raises(ValueError, match=r"search\.space\.learning_rate"):
         book.open(sweep(tmp_path, "search.space.learning_rate=[0.01]"), STUDY)
+
+
+SEARCH = ("search.mode=optuna", "search.space={learning_rate: {low: 0.01, high: 0.1}}")
+
+
+def test_candidates_of_a_search_are_read_back_in_their_order(book: Ledger) -> None:
+    made = [Proposal(number, Recipe(learning_rate=0.1 - 0.01 * number), {"x": [number]}) for number in range(3)]
+    for proposal in reversed(made):
+        book.propose(proposal)
+    assert book.proposals() == made
+    assert list(book.results()) == []
+
+
+def test_search_may_go_on_longer_but_not_in_another_space(tmp_path: Path) -> None:
+    book = Ledger(tmp_path / "out")
+    book.open(sweep(tmp_path, *SEARCH), STUDY)
+    book.open(sweep(tmp_path, *SEARCH, "search.candidates=100", "search.confirm=2"), STUDY)
+    with pytest.raises(ValueError, match=r"search\.space\.learning_rate\.high"):
+        book.open(sweep(tmp_path, *SEARCH, "search.space.learning_rate.high=0.2"), STUDY)
+    with pytest.raises(ValueError, match=r"validation\.share"):
+        book.open(sweep(tmp_path), STUDY)
+    with pytest.raises(ValueError, match=r"folds\.search"):
+        book.open(sweep(tmp_path, *SEARCH, "folds.search=all"), STUDY)
 
 
 def test_changed_data_or_weights_are_refused(book: Ledger, tmp_path: Path) -> None:

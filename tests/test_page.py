@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moa_ray import metrics, page
+from moa_ray import metrics, page, selection
 from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
 
 EVIL = "<script>alert('x')</script>"
@@ -54,6 +54,22 @@ def content(candidates: int = 2, finished: int = 4, wrong: int = 1) -> page.Cont
     )
 
 
+def searched() -> page.Content:
+    """The same, where the last two folds confirm."""
+    made = content()
+    states = pd.DataFrame({"f0": ["finished", "stopped"], "f1": "finished", "f2": ["finished", None], "f3": None})
+    search = page.Search(
+        states=states,
+        confirm=["f2", "f3"],
+        scores={"k": 2, "n": 2, "treatment_accuracy": 1.0, "wilson_low": 0.34, "wilson_high": 1.0, "n_folds": 2},
+        over_all={"k": 3, "n": 4, "treatment_accuracy": 0.75},
+        saved=0.25,
+        objective="treatment log loss",
+        rule="Every candidate gets the same first 2 folds.",
+    )
+    return dataclasses.replace(made, search=search, leaderboard=made.leaderboard.assign(stopped_why="not the best"))
+
+
 def visible(html: str) -> str:
     """The text of a page."""
     parts: list[str] = []
@@ -83,12 +99,25 @@ def test_the_headline_carries_all_that_it_has_to_be_judged_by() -> None:
         (content(candidates=1), "one fixed recipe, nothing was chosen"),
         (content(candidates=2, finished=2), "the only one of 2 recipes that finished all folds"),
         (content(candidates=3, finished=2), "best of 2 recipes judged on the same folds (1 more did not finish)"),
-        (dataclasses.replace(content(), chosen="confirmed on untouched folds"), "confirmed on untouched folds"),
+        (
+            dataclasses.replace(content(), corrected=selection.Corrected(0.612, 0.4, 0.8, 1000)),
+            "optimistic, corrected by BBC-CV 61.2 % (40.0 % to 80.0 %)",
+        ),
+        (searched(), "the best of 2 candidates by treatment log loss on the search folds; judged on 2 folds that no"),
     ],
 )
 def test_what_chose_the_headline_is_said(made: page.Content, says: str) -> None:
     assert says in page.headline(made)
     assert says in visible(page.render(made))
+
+
+def test_a_search_is_judged_on_the_folds_that_it_did_not_see() -> None:
+    text = visible(page.render(searched()))
+    assert "2 of 2 treatments right" in text
+    assert "Over all folds 3 of 4, 75.0 %: includes the folds used for choosing, optimistic" in text
+    assert "the majority class: 1 of 2" in text
+    assert "25 % of the epochs" in text
+    assert set(page.draw(searched())) >= {"race", "leaderboard"}
 
 
 def test_an_unfinished_result_says_so() -> None:

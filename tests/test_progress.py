@@ -18,7 +18,7 @@ def result(fold: str, status: Status = "finished", error: str | None = None) -> 
 
 def test_lines_count_done_running_and_failed_trials() -> None:
     out = StringIO()
-    with Board(Console(file=out, width=200), total=5, done=2, best=lambda: "leading: none") as board:
+    with Board(Console(file=out, width=200), at_most=lambda: 5, done=2, best=lambda: "leading: none") as board:
         for fold in "abc":
             board.started(Assignment(RECIPE, fold))
         board.epoch(Assignment(RECIPE, "a"), {"epoch": 1, "accuracy": 0.5, "validation_accuracy": 0.25})
@@ -37,7 +37,7 @@ def test_lines_count_done_running_and_failed_trials() -> None:
 
 def test_terminal_shows_what_each_running_trial_does() -> None:
     out = StringIO()
-    with Board(Console(file=out, width=120, force_terminal=True), total=2, done=0, best=lambda: "") as board:
+    with Board(Console(file=out, width=120, force_terminal=True), at_most=lambda: 2, done=0, best=lambda: "") as board:
         board.started(Assignment(RECIPE, "compound=a"))
         board.epoch(Assignment(RECIPE, "compound=a"), {"epoch": 2, "accuracy": 0.5, "validation_accuracy": None})
     assert "compound=a" in out.getvalue()
@@ -46,7 +46,7 @@ def test_terminal_shows_what_each_running_trial_does() -> None:
 
 def test_long_sweeps_say_little() -> None:
     out = StringIO()
-    with Board(Console(file=out, width=200), total=1000, done=0, best=lambda: "") as board:
+    with Board(Console(file=out, width=200), at_most=lambda: 1000, done=0, best=lambda: "") as board:
         for number in range(1000):
             board.started(Assignment(RECIPE, str(number)))
             board.ended(result(str(number)), final=True)

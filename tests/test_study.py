@@ -125,8 +125,30 @@ def test_record_keeps_what_all_trials_share(make_sweep: Callable[..., Sweep]) ->
     study = Study.open(make_sweep())
     record = study.record(study.prepare(lambda done, total: None), "the command")
     assert record["labels"] == list(study.screen.labels)
-    assert record["candidates"] == {recipe.candidate: recipe.as_dict() for recipe in study.recipes}
+    assert record["search_folds"] == [fold.name for fold in study.trained_folds]
+    assert record["confirm_folds"] == []
     assert record["versions"]["keras"] == version("keras")
+
+
+def test_search_and_confirm_folds_share_none_and_are_all(make_sweep: Callable[..., Sweep]) -> None:
+    search = {"mode": "optuna", "space": {"learning_rate": [0.1, 0.01]}}
+    study = Study.open(make_sweep(search=search))
+    assert sorted([*study.search_folds, *study.confirm_folds]) == [fold.name for fold in study.trained_folds]
+    assert len(study.search_folds) == len(study.screen.labels)
+    assert "3 folds, the first 3 for every candidate" in study.describe()
+
+
+def test_no_held_out_group_is_seen_and_confirm_folds_train_on_every_well(make_sweep: Callable[..., Sweep]) -> None:
+    search = {"mode": "optuna", "space": {"learning_rate": [0.1, 0.01]}}
+    study = Study.open(make_sweep(search=search))
+    material = study.material(study.prepare(lambda done, total: None))
+    for name, fold in material.folds.items():
+        parts = {part: material.table.iloc[rows] for part, rows in material.split(name).items()}
+        for part in ("train", "validation"):
+            assert fold.value not in set(parts[part][COMPOUND])
+        assert set(parts["test"][COMPOUND]) == {fold.value}
+        assert (len(parts["validation"]) == 0) == (name in study.confirm_folds)
+        assert len(material.table) == sum(map(len, parts.values()))
 
 
 def test_weights_file_that_is_missing_is_named(make_sweep: Callable[..., Sweep]) -> None:
