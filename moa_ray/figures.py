@@ -246,7 +246,7 @@ def race(states: pd.DataFrame, n_confirm: int) -> Figure:
         axes.axvline(states.shape[1] - n_confirm, color=INK, linewidth=2)
     axes.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=90, fontsize=7)
     every = max(1, -(-len(states) // 20))
-    axes.set_yticks(np.arange(0, len(states), every) + 0.5, list(range(0, len(states), every)), fontsize=8)
+    axes.set_yticks(np.arange(0, len(states), every) + 0.5, [str(n) for n in range(0, len(states), every)], fontsize=8)
     axes.set(ylim=(len(states), 0), ylabel="candidate, in the order of proposal")
     axes.tick_params(length=0)
     present = [name for number, name in enumerate(names) if (numbers == number).any()]

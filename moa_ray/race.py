@@ -204,8 +204,7 @@ class Race:
                 fold = self._next_fold(runner)
                 if fold is not None:
                     runner.running.add(fold)
-                    stoppable = self._settings.asha is not None and fold in self.stoppable_folds
-                    return Assignment(runner.proposal.recipe, fold, stoppable=stoppable)
+                    return Assignment(runner.proposal.recipe, fold, stoppable=fold in self.stoppable_folds)
             if self._promote() or self._enter():
                 continue
             return self._ask_confirmation()
@@ -236,8 +235,8 @@ class Race:
 
     @property
     def stoppable_folds(self) -> list[str]:
-        """The folds on which every candidate is new, and may be stopped at an epoch."""
-        return self._search[: self._rungs[0]]
+        """The folds on which a candidate is new, and may be stopped at an epoch."""
+        return self._search[: min(self._settings.asha.folds, self._rungs[0])] if self._settings.asha else []
 
     @property
     def standings(self) -> list[Standing]:

@@ -104,16 +104,11 @@ def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result],
             book.propose(proposal)
         return proposal
 
-    race = Race(
-        propose,
-        settings,
-        study.search_folds,
-        study.confirm_folds,
-        loss(settings.objective, study.sweep.aggregate),
-        retries,
-        book.proposals(),
-        settled.values(),
-    )
+    known, measure = book.proposals(), loss(settings.objective, study.sweep.aggregate)
+    folds = study.search_folds, study.confirm_folds
+    if len(known) >= settings.candidates and Race.replay(settings, *folds, measure, known, settled.values()).finished:
+        return None
+    race = Race(propose, settings, *folds, measure, retries, known, settled.values())
     recorder.follow(race, Journal(book.out, study.sweep.study, proposer))
     return race
 

@@ -213,7 +213,12 @@ def test_a_candidate_whose_folds_all_failed_has_failed_and_one_that_asha_stopped
 
 
 def test_only_first_folds_may_be_stopped_at_an_epoch() -> None:
-    for asha, expected in (({}, set(SEARCH[:4])), (None, set())):
+    for asha, expected in (
+        ({}, {"a"}),
+        ({"folds": 3}, set(SEARCH[:3])),
+        ({"folds": 9}, set(SEARCH[:4])),
+        (None, set()),
+    ):
         done = run(start(losses(0), asha=asha), 1, np.random.default_rng(0))
         assert {assignment.fold for assignment, _ in done if assignment.stoppable} == expected
 

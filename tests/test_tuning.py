@@ -122,3 +122,17 @@ def test_gpu_that_this_machine_lacks_is_refused_but_a_cluster_may_grow() -> None
     with pytest.raises(ValueError, match=r"resources\.gpus: each trial asks for 0\.5, but this machine has 0"):
         tuning.slots("auto", 0.5, None, open_cluster=False)
     assert tuning.slots(1, 0.5, None, open_cluster=True).gpus == 0.5
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError("no"), True),
+        (type("ResourceExhaustedError", (Exception,), {})("OOM when allocating"), True),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), True),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"), True),
+        (ValueError("shapes differ"), False),
+    ],
+)
+def test_running_out_of_memory_is_told_from_a_crash(error: Exception, expected: bool) -> None:
+    assert tuning._is_out_of_memory(error) == expected
