@@ -220,16 +220,14 @@ def _confirmed(
 ) -> pd.DataFrame:
     """The leaderboard with what each candidate that was confirmed reached on those folds alone."""
     seen = predictions[predictions[FOLD].isin(confirm)] if len(predictions) else predictions
-    rows = {}
+    reached: dict[Any, dict[str, Any]] = {}
     for candidate, mine in seen.groupby(CANDIDATE) if len(seen) else ():
-        scores = metrics.scores(mine, how)
-        rows[candidate] = {
-            "confirm_folds": mine[FOLD].nunique(),
-            **{f"confirm_{name}": scores[name] for name in ("k", "n", "treatment_accuracy", "log_loss")},
-        }
-    names = ["confirm_folds", "confirm_k", "confirm_n", "confirm_treatment_accuracy", "confirm_log_loss"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=names)
-    return board.merge(table, left_on=CANDIDATE, right_index=True, how="left", validate="one_to_one")
+        reached[candidate] = {"folds": mine[FOLD].nunique(), **metrics.scores(mine, how)}
+    columns = {
+        f"confirm_{name}": board[CANDIDATE].map({who: scores[name] for who, scores in reached.items()})
+        for name in ("folds", "k", "n", "treatment_accuracy", "log_loss")
+    }
+    return board.assign(**columns)
 
 
 def _corrected(

@@ -129,7 +129,7 @@ def _scheduler(study: Study, plan: Plan, settled: Mapping[tuple[str, str], Resul
 
 
 class Leader:
-    """Which candidate leads so far, by treatment on the folds it has finished."""
+    """Which candidate leads so far: of those with the most treatments predicted, who has the most right."""
 
     def __init__(self, how: metrics.How) -> None:
         self._how = how
@@ -149,7 +149,7 @@ class Leader:
         """The leading candidate in words."""
         if not self._right:
             return "no result yet"
-        best = max(self._right, key=lambda name: self._right[name] / self._treatments[name])
+        best = max(self._right, key=lambda name: (self._treatments[name], self._right[name]))
         return f"leading: {best}, {self._right[best]} of {self._treatments[best]} treatments right"
 
 

@@ -1,5 +1,6 @@
 """The report is a view of the ledger: made from it alone, again and again."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pandas as pd
 import pytest
 
 from moa_ray import report, spec
-from moa_ray.ledger import Ledger, Result
+from moa_ray.ledger import Ledger, Proposal, Result
+from moa_ray.recipe import Recipe
 from moa_ray.spec import Sweep
 from moa_ray.tables import (
     BACKBONE,
@@ -67,7 +69,11 @@ def book(sweep: Sweep) -> Ledger:
 
 def finished(sweep: Sweep, candidate: int, compound: str, predicted: str) -> Result:
     """A trial that took all wells of a compound for one label."""
-    recipe = sweep.recipes[candidate]
+    return trial_of(sweep.recipes[candidate], compound, predicted)
+
+
+def trial_of(recipe: Recipe, compound: str, predicted: str) -> Result:
+    """The same of any recipe."""
     rows = pd.DataFrame(
         {
             PLATE: ["P1", "P1", "P2"],
@@ -151,3 +157,105 @@ def test_drawing_again_gives_the_same_files(sweep: Sweep, book: Ledger) -> None:
 def test_folder_without_a_sweep_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main([str(tmp_path)]) == 2
     assert f"{tmp_path}: no sweep was run here" in capsys.readouterr().err
+
+
+SEARCH = {
+    "mode": "optuna",
+    "candidates": 3,
+    "space": {"learning_rate": [0.1, 0.01, 0.001]},
+    "race": {"first_folds": 1, "keep": 1},
+}
+
+
+def searched(tmp_path: Path, search_folds: list[str], confirm_folds: list[str]) -> tuple[Sweep, Ledger]:
+    """A ledger of three candidates: right everywhere, wrong on the second search fold, stopped."""
+    plain = {
+        "study": "searched",
+        "out": str(tmp_path / "out"),
+        "screen": {"name": "synthetic", "root": str(tmp_path / "painted")},
+        "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32},
+        "search": SEARCH,
+    }
+    sweep = spec.check(plain, "test.yaml")
+    book = Ledger(sweep.out)
+    names = {"search_folds": search_folds, "confirm_folds": confirm_folds}
+    book.open(sweep, {**_STUDY, "folds": dict.fromkeys([*search_folds, *confirm_folds]), **names})
+    for number, rate in enumerate(SEARCH["space"]["learning_rate"]):
+        recipe = sweep.space.recipe({"learning_rate": rate})
+        book.propose(Proposal(number, recipe, {"learning_rate": rate}))
+    return sweep, book
+
+
+_STUDY = {
+    "study": "searched",
+    "command": "python -m moa_ray.sweep test.yaml",
+    "seed": 0,
+    "tiles": "fingerprint",
+    "tile_store": "nowhere",
+    "labels": list(LABELS),
+    "channels": ["Actin", "Tubulin", "DAPI"],
+    "weights": {},
+    "warnings": [],
+    "versions": {},
+}
+
+
+def ended(book: Ledger, number: int, compound: str, right: bool, status: str = "finished") -> None:
+    recipe = book.proposals()[number].recipe
+    label = COMPOUNDS[compound]
+    other = next(name for name in LABELS if name != label)
+    made = trial_of(recipe, compound, label if right else other)
+    if status != "finished":
+        made = dataclasses.replace(made, status=status, predictions=None, epochs=1)  # type: ignore[arg-type]
+    book.write(made)
+
+
+def study_folds(book: Ledger) -> list[str]:
+    return list(book.study()["search_folds"])
+
+
+@pytest.mark.parametrize("confirm", [True, False])
+def test_a_search_is_reported_on_the_folds_that_no_choice_saw(tmp_path: Path, confirm: bool) -> None:
+    folds = [f"compound={name}" for name in ("a1", "b1", "a2", "b2")]
+    sweep, book = searched(tmp_path, folds[:2] if confirm else folds, folds[2:] if confirm else [])
+    for compound in ("a1", "b1", "a2", "b2"):
+        ended(book, 0, compound, right=compound != "b2")
+    ended(book, 1, "a1", right=True)
+    ended(book, 1, "b1", right=False)
+    ended(book, 2, "a1", right=True, status="stopped")
+    written = report.write(sweep.out)
+    board = pd.read_csv(sweep.out / "leaderboard.csv")
+    assert list(board["proposed"]) == [0, 1, 2]
+    assert board["stopped_why"][2].startswith("stopped by ASHA on compound=a1")
+    assert board["folds_stopped"][2] == 1
+    summary = json.loads((sweep.out / "summary.json").read_text())
+    if confirm:
+        assert "1 of 2 treatments right" in written.headline
+        assert "judged on 2 folds that no choice saw" in written.headline
+        assert (summary["over_all_folds"]["k"], summary["over_all_folds"]["n"]) == (3, 4)
+        assert board["confirm_k"][0] == 1
+    else:
+        assert "3 of 4 treatments right" in written.headline
+        assert "the only one of 3 recipes that finished all folds" in written.headline
+        assert summary["over_all_folds"] is None
+    spent = (4 + 4 + 1) if confirm else (8 + 4 + 1)
+    assert summary["epochs_saved"] == pytest.approx(1 - spent / (3 * 10 * len(study_folds(book))))
+    assert (sweep.out / "figures" / "race.svg").exists()
+
+
+def test_a_search_where_nothing_finished_still_reports(tmp_path: Path) -> None:
+    sweep, book = searched(tmp_path, ["compound=a1"], ["compound=b1"])
+    ended(book, 0, "a1", right=True, status="diverged")
+    written = report.write(sweep.out)
+    assert not written.finished
+    assert "No prediction" in written.headline
+
+
+def test_grid_of_several_recipes_is_corrected_for_choosing(sweep: Sweep, book: Ledger) -> None:
+    for compound in COMPOUNDS:
+        book.write(finished(sweep, 0, compound, COMPOUNDS[compound]))
+        book.write(finished(sweep, 1, compound, "Alpha"))
+    written = report.write(sweep.out)
+    assert "optimistic, corrected by BBC-CV" in written.headline
+    corrected = json.loads((sweep.out / "summary.json").read_text())["corrected"]
+    assert 0.5 <= corrected["accuracy"] <= 1
