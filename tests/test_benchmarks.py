@@ -1,6 +1,7 @@
 """The search benchmark's own machinery: every method runs, and the simulation is what the real Tune does."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from benchmarks import search
@@ -25,7 +26,9 @@ def test_the_best_recipe_has_no_regret_and_folds_differ_more_than_recipes() -> N
 
 
 @pytest.fixture
-def ray_here() -> Iterator[None]:
+def ray_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Ray's workers import the benchmark by its name.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     with tuning.cluster(None):
         yield
 
