@@ -1,13 +1,15 @@
 """Augmentation as Keras layers: random per image, on the accelerator, active in training only, on every backend.
 
 Images are float (batch, height, width, channels) on the 0..255 scale. Each layer draws from its own seed generator,
-whose state a trial sets anew, so that the same seed and fold give the same draws whatever runs beside it.
+whose state a trial sets anew, so that the same seed and fold give the same draws whatever runs beside it. How much a
+layer does is held in variables: `assign` gives them other values, and nothing is traced again.
 Source: Kensert et al. 2019, supplement.
 """
 
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from moa_ray.recipe import Augmentation
@@ -29,7 +31,12 @@ class _RandomLayer(keras.layers.Layer):  # type: ignore[misc]
         """The images, changed at random."""
         raise NotImplementedError
 
-    def _heads(self, images: Tensor, probability: float) -> Tensor:
+    def _setting(self, name: str, values: float | tuple[float, ...]) -> Any:
+        """A variable that holds numbers of the augmentation."""
+        initial = keras.initializers.Constant(np.asarray(values, dtype="float32"))
+        return self.add_weight(np.shape(values), initial, trainable=False, autocast=False, name=name)
+
+    def _heads(self, images: Tensor, probability: Any) -> Tensor:
         """One coin a image, shape (batch, 1, 1, 1)."""
         draws = keras.random.uniform((ops.shape(images)[0], 1, 1, 1), seed=self.seed_generator)
         return draws < probability
@@ -51,12 +58,13 @@ class ChannelJitter(_RandomLayer):
     def __init__(self, factors: tuple[float, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.factors = tuple(factors)
+        self.factors_held = self._setting("factors", self.factors)
 
     def augment(self, images: Tensor) -> Tensor:
         """The images times their factors."""
         shape = (ops.shape(images)[0], 1, 1, images.shape[-1])
         drawn = keras.random.randint(shape, 0, len(self.factors), seed=self.seed_generator)
-        return images * ops.take(ops.convert_to_tensor(self.factors, dtype="float32"), drawn)
+        return images * ops.take(ops.convert_to_tensor(self.factors_held), drawn)
 
 
 class MeanFilter(_RandomLayer):
@@ -65,6 +73,7 @@ class MeanFilter(_RandomLayer):
     def __init__(self, probability: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.probability = probability
+        self.probability_held = self._setting("probability", probability)
 
     def augment(self, images: Tensor) -> Tensor:
         """The images, some of them blurred: means over rows, then over columns."""
@@ -72,7 +81,7 @@ class MeanFilter(_RandomLayer):
         padded = ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
         rows = (padded[:, :height] + padded[:, 1 : height + 1] + padded[:, 2:]) / 3.0
         means = (rows[:, :, :width] + rows[:, :, 1 : width + 1] + rows[:, :, 2:]) / 3.0
-        return ops.where(self._heads(images, self.probability), means, images)
+        return ops.where(self._heads(images, self.probability_held), means, images)
 
 
 class GaussianNoise(_RandomLayer):
@@ -80,13 +89,14 @@ class GaussianNoise(_RandomLayer):
 
     def __init__(self, probability: float, variance: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.probability = probability
-        self.deviation = variance**0.5
+        self.probability, self.variance = probability, variance
+        self.probability_held = self._setting("probability", probability)
+        self.variance_held = self._setting("variance", variance)
 
     def augment(self, images: Tensor) -> Tensor:
         """The images, some of them with noise."""
-        noise = keras.random.normal(ops.shape(images), stddev=self.deviation, seed=self.seed_generator)
-        return ops.where(self._heads(images, self.probability), images + noise, images)
+        noise = keras.random.normal(ops.shape(images), seed=self.seed_generator) * ops.sqrt(self.variance_held)
+        return ops.where(self._heads(images, self.probability_held), images + noise, images)
 
 
 class ClipToGrey(_RandomLayer):
@@ -109,3 +119,15 @@ def layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
     if augmentation.noise and augmentation.noise_variance:
         chosen.append(GaussianNoise(augmentation.noise, augmentation.noise_variance))
     return [*chosen, ClipToGrey()] if chosen else []
+
+
+def assign(model: keras.Model, augmentation: Augmentation) -> None:
+    """Give the layers of a model the numbers of an augmentation with the same parts switched on."""
+    for layer in model.layers:
+        if isinstance(layer, ChannelJitter):
+            layer.factors_held.assign(augmentation.channel_jitter)
+        elif isinstance(layer, MeanFilter):
+            layer.probability_held.assign(augmentation.blur)
+        elif isinstance(layer, GaussianNoise):
+            layer.probability_held.assign(augmentation.noise)
+            layer.variance_held.assign(augmentation.noise_variance)

@@ -1,21 +1,27 @@
 """Images as arrays: read, transform, normalise by controls, map to 8 bit, crop, resize. Arrays in, arrays out.
 
-A field is an array of shape (height, width, channels). The defaults follow Kensert et al. 2019.
+A field is one array of shape (height, width) a channel, as it was read. Pixels of 8 and 16 bits go through tables of
+their grey levels, so that no plane is ever held in floats. The defaults follow Kensert et al. 2019.
 """
 
-from collections.abc import Iterator
+import io
+import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import IO, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 Array = NDArray[Any]
 
 # Grey images by Pillow's mode; a palette is read through its colours.
 _DTYPES = {"L": "uint8", "P": "uint8", "1": "uint8", "I;16": "uint16", "I;16B": "uint16", "I": "int32", "F": "float32"}
+# Those that lie in a file as they lie in memory.
+_RAW = {"L": "u1", "I;16": "<u2", "I;16B": ">u2"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Preparation:
 
 
 def read_image(source: IO[bytes]) -> Array:
-    """The pixels of a single-channel image, shape (height, width).
+    """The pixels of a single-channel image, shape (height, width), read-only where they are mapped from a file.
 
     Raises ValueError where it is no image, is cut short, or holds several channels.
     """
@@ -74,10 +80,36 @@ def read_image(source: IO[bytes]) -> Array:
                 image = _grey(image)
             elif image.mode == "1":
                 image = image.convert("L")  # 0 and 255, as the header says: uint8
-            pixels = np.asarray(image)
+            pixels = _mapped(source, image)
+            if pixels is None:
+                pixels = np.asarray(image)
         except (OSError, SyntaxError) as error:
             raise ValueError(f"unreadable: {error}") from None
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _mapped(source: IO[bytes], image: Image.Image) -> Array | None:
+    """The pixels mapped from their file, where they lie in it in one piece; Pillow would copy them twice."""
+    kind = _RAW.get(image.mode)
+    # A member of an archive is no file of its own.
+    is_file = isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO)
+    if kind is None or not is_file or not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return None
+    row = image.width * np.dtype(kind).itemsize
+    begin = end = image.tile[0].offset
+    for codec, extents, offset, arguments in image.tile:
+        left, top, right, bottom = extents or (0, 0, *image.size)
+        layout = arguments if isinstance(arguments, tuple) else (arguments, 0, 1)
+        plain = codec == "raw" and layout in ((image.mode, 0, 1), (image.mode, row, 1))
+        if not plain or (left, right, offset) != (0, image.width, end) or offset != begin + top * row:
+            return None
+        end += (bottom - top) * row
+    if end - begin != image.height * row or begin % np.dtype(kind).itemsize:
+        return None
+    content = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+    if len(content) < end:
+        raise OSError("the file is cut short")
+    return np.frombuffer(content, kind, image.width * image.height, begin).reshape(image.height, image.width)
 
 
 def image_header(source: IO[bytes]) -> tuple[tuple[int, int], str]:
@@ -105,11 +137,40 @@ def _grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(colours[..., 0])
 
 
-def anscombe(field: Array) -> NDArray[np.float32]:
+def anscombe(values: Array) -> NDArray[np.float32]:
     """2 * sqrt(x + 3/8), which gives photon noise a variance of about 1. Source: Anscombe 1948."""
-    transformed: NDArray[np.float32] = np.sqrt(field.astype(np.float32) + np.float32(0.375))
+    transformed: NDArray[np.float32] = np.sqrt(values.astype(np.float32) + np.float32(0.375))
     transformed *= 2
     return transformed
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What the raw values of one channel become before the map to 8 bit. It never falls.
+
+    anscombe : whether the variance is stabilised first
+    mean, std : of the controls, after that transform; None where nothing is normalised
+    """
+
+    anscombe: bool
+    mean: float | None = None
+    std: float | None = None
+
+    def __call__(self, raw: Array) -> NDArray[np.float32]:
+        """The values of an array of any shape."""
+        values = anscombe(raw) if self.anscombe else raw.astype(np.float32)
+        if self.mean is None or self.std is None:
+            return values
+        return (values - np.float32(self.mean)) / np.float32(self.std)
+
+    def of_levels(self, lowest: int, highest: int) -> NDArray[np.float32]:
+        """The values of all grey levels from one to another: pixels of 8 or 16 bits are looked up in them."""
+        return _all_levels(self)[lowest : highest + 1]
+
+
+@lru_cache(maxsize=64)
+def _all_levels(curve: Curve) -> NDArray[np.float32]:
+    return curve(np.arange(1 << 16, dtype=np.uint16))
 
 
 @dataclass(frozen=True)
@@ -129,13 +190,13 @@ class Moments:
         return cls(0, np.zeros(channels), np.zeros(channels))
 
     @classmethod
-    def of(cls, field: Array) -> "Moments":
-        """Of one field, shape (height, width, channels)."""
-        pixels = field.reshape(-1, field.shape[-1])
-        mean = pixels.mean(axis=0, dtype=np.float64)
-        # Squares of deviations, not of values: float32 planes keep their precision.
-        m2 = np.array([np.square(pixels[:, c] - mean[c], dtype=np.float64).sum() for c in range(pixels.shape[1])])
-        return cls(len(pixels), mean, m2)
+    def of(cls, planes: Sequence[Array], curve: Curve) -> "Moments":
+        """Of one field, after a curve."""
+        counted = [_values_and_counts(plane, curve) for plane in planes]
+        means = [float(np.average(values, weights=counts)) for values, counts in counted]
+        # Squares of deviations, not of values: float32 keeps its precision.
+        m2 = [float(counts @ np.square(values - mean)) for (values, counts), mean in zip(counted, means, strict=True)]
+        return cls(planes[0].size, np.array(means), np.array(m2))
 
     def __add__(self, other: "Moments") -> "Moments":
         count = self.count + other.count
@@ -151,22 +212,53 @@ class Moments:
         return np.sqrt(self.m2 / max(self.count, 1))
 
 
-def normalise(field: Array, mean: Array, std: Array) -> NDArray[np.float32]:
-    """Subtract a mean and divide by a standard deviation, channel by channel."""
-    normalised = (field - mean.astype(np.float32)) / std.astype(np.float32)
-    return normalised.astype(np.float32, copy=False)
+def _values_and_counts(plane: Array, curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values of a plane after a curve, and how often each occurs."""
+    if not _has_levels(plane):
+        values = curve(plane).ravel().astype(np.float64)
+        return values, np.ones(len(values))
+    lowest, highest = int(plane.min()), int(plane.max())
+    if plane.size < 1 << 24:  # up to which the float32 that OpenCV counts in is exact
+        counts = cv2.calcHist([plane], [0], None, [highest + 1], [0, highest + 1]).ravel()[lowest:]
+    else:
+        counts = np.bincount(plane.ravel())[lowest:]
+    return curve.of_levels(lowest, highest).astype(np.float64), counts.astype(np.float64)
 
 
-def to_8bit(field: Array) -> NDArray[np.uint8]:
-    """One linear map of all channels together from their minimum and maximum to 0..255, truncated.
+def _has_levels(plane: Array) -> bool:
+    return plane.dtype in (np.uint8, np.uint16)
 
-    A field of one single value becomes zeros.
+
+def to_8bit(planes: Sequence[Array], curves: Sequence[Curve]) -> NDArray[np.uint8]:
+    """The channels of a field, each after its curve, by one linear map of all together to 0..255, truncated.
+
+    The map goes from the minimum over all channels to their maximum. A field of one single value becomes zeros.
+    planes : for each channel (height, width); the result is of shape (height, width, channels)
     """
-    low, high = float(field.min()), float(field.max())
+    height, width = planes[0].shape
+    # A curve never falls: the ends of its values are those of the raw values'.
+    ends = [
+        curve(np.array([plane.min(), plane.max()], plane.dtype)) for plane, curve in zip(planes, curves, strict=True)
+    ]
+    low, high = float(min(end[0] for end in ends)), float(max(end[1] for end in ends))
     if high == low:
-        return np.zeros(field.shape, dtype=np.uint8)
+        return np.zeros((height, width, len(planes)), dtype=np.uint8)
+    mapped = [_plane_to_8bit(plane, curve, low, high) for plane, curve in zip(planes, curves, strict=True)]
+    return np.asarray(cv2.merge(mapped), dtype=np.uint8).reshape(height, width, len(planes))
+
+
+def _plane_to_8bit(plane: Array, curve: Curve, low: float, high: float) -> NDArray[np.uint8]:
+    if not _has_levels(plane):
+        return _linear(curve(plane), low, high)
+    lowest, highest = int(plane.min()), int(plane.max())
+    table = np.zeros(np.iinfo(plane.dtype).max + 1, dtype=np.uint8)
+    table[lowest : highest + 1] = _linear(curve.of_levels(lowest, highest), low, high)
+    return np.asarray(cv2.LUT(plane, table), dtype=np.uint8)
+
+
+def _linear(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
     # Divided first and in double precision: the maximum becomes exactly 1, so that it lands on 255 and not just below.
-    return ((field - np.float64(low)) / (high - low) * 255.0).astype(np.uint8)
+    return ((values - np.float64(low)) / (high - low) * 255.0).astype(np.uint8)
 
 
 def crop_grid(field: Array, rows: int, columns: int) -> Iterator[tuple[int, int, Array]]:
@@ -184,23 +276,23 @@ def is_empty(tile: NDArray[np.uint8], above: int, share: float) -> bool:
 
 def resize_area(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """A square tile of `size` pixels by area averaging, shape (size, size, channels)."""
-    resized = cv2.resize(np.ascontiguousarray(tile), (size, size), interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(tile, (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(resized, dtype=np.uint8).reshape(size, size, tile.shape[2])
 
 
 def field_tiles(
-    field: Array, preparation: Preparation, mean: Array | None, std: Array | None
+    planes: Sequence[Array], preparation: Preparation, curves: Sequence[Curve]
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Yield (name, tile) of a raw field: transformed, normalised, mapped to 8 bit, cropped, nearly empty tiles dropped.
+    """Yield (name, tile) of a raw field: mapped to 8 bit, cropped, nearly empty tiles dropped.
 
     A tile is named by its row and column in the grid, ``0-1``; it has the grid's own size, not yet the network's.
-    `mean` and `std` are the controls', None where the preparation does not normalise.
+    planes : for each channel (height, width)
+    curves : for each channel what its raw values become first
     """
-    pixels = anscombe(field) if preparation.anscombe else field.astype(np.float32)
-    if mean is not None and std is not None:
-        pixels = normalise(pixels, mean, std)
-    whole = preparation.range_over == "field"
-    for row, column, crop in crop_grid(to_8bit(pixels) if whole else pixels, preparation.rows, preparation.columns):
-        tile = crop if whole else to_8bit(crop)
+    whole = [to_8bit(planes, curves)] if preparation.range_over == "field" else planes
+    crops = [crop_grid(plane, preparation.rows, preparation.columns) for plane in whole]
+    for parts in zip(*crops, strict=True):
+        row, column, crop = parts[0]
+        tile = crop if preparation.range_over == "field" else to_8bit([part for _, _, part in parts], curves)
         if not is_empty(tile, preparation.empty_above, preparation.empty_share):
             yield f"{row}-{column}", tile

@@ -1,11 +1,14 @@
 """Backbones with a new head, and the weights that they begin with."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import re
+import subprocess
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 
 from moa_ray import augment
 from moa_ray.backbones import BACKBONES, native_size
-from moa_ray.recipe import Recipe
+from moa_ray.recipe import NO_AUGMENTATION, Recipe
 
 Weights = list[NDArray[Any]]
 Shapes = list[tuple[str, list[tuple[int, ...]]]]
@@ -35,32 +38,117 @@ class InputScaling(keras.layers.Layer):  # type: ignore[misc]
         return getattr(keras.applications, self.module).preprocess_input(images, data_format="channels_last")
 
 
-def build(recipe: Recipe, n_classes: int) -> keras.Model:
+class Lookup(keras.layers.Layer):  # type: ignore[misc]
+    """Rows of an array that lies where the model is computed."""
+
+    def __init__(self, array: NDArray[Any], **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.array = self.add_weight(
+            array.shape,
+            lambda shape, dtype: keras.ops.convert_to_tensor(np.ascontiguousarray(array), dtype=dtype),
+            dtype=str(array.dtype),
+            trainable=False,
+            autocast=False,
+            name="array",
+        )
+
+    def call(self, rows: Any) -> Any:
+        return keras.ops.take(self.array, rows, axis=0)
+
+
+class Dropout(keras.layers.Layer):  # type: ignore[misc]
+    """Keras' dropout, its rate held in a variable."""
+
+    def __init__(self, rate: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.initial = rate
+        self.seed_generator = keras.random.SeedGenerator(seed=0)
+        initial = keras.initializers.Constant(rate)
+        self.rate = self.add_weight((), initial, trainable=False, autocast=False, name="rate")
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs
+        draws = keras.random.uniform(keras.ops.shape(inputs), seed=self.seed_generator)
+        return keras.ops.where(draws < self.rate, 0.0, inputs / (1.0 - self.rate))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.initial}
+
+
+class Head(keras.layers.Dense):  # type: ignore[misc]
+    """Dense softmax with an L2 penalty on its kernel, the penalty's factor held in a variable."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """The factor comes last: a file of weights lists kernel and bias first."""
+        super().build(input_shape)
+        self.l2 = self.add_weight((), "zeros", trainable=False, autocast=False, name="l2")
+
+    def save_own_variables(self, store: Any) -> None:
+        """Dense saves kernel and bias, and wants as many values back as it has variables."""
+        super().save_own_variables(store)
+        store["l2"] = self.l2
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if training:
+            self.add_loss(self.l2 * keras.ops.sum(keras.ops.square(self.kernel)))
+        return super().call(inputs, training=training)
+
+
+def build(recipe: Recipe, n_classes: int, array: NDArray[Any] | None = None) -> keras.Model:
     """The network of a recipe: (batch, size, size, 3) uint8 in, (batch, n_classes) float32 probabilities out.
 
     Augmentation (in training only), input scaling, the backbone, global average pooling, dropout, dense softmax. Its
-    weights are Keras' own draws: `moa_ray.training` assigns the recipe's.
+    weights are Keras' own draws: `moa_ray.training` assigns the recipe's. With ``freeze: all`` it is dropout and
+    softmax alone.
+
+    array : what the network sees, tiles or features, a row each; the network then takes (batch,) int32 rows of it
     """
+    with _policy(precision(recipe)):
+        if array is not None:
+            entry = keras.Input((), dtype="int32", name="rows")
+            x = Lookup(array, name="lookup")(entry)
+        else:
+            size = input_size(recipe)
+            x = entry = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+        if recipe.freeze != "all":
+            x = _features(x, recipe)
+        x = Dropout(recipe.dropout, name="dropout")(x)
+        head = Head(n_classes, activation="softmax", dtype="float32", name="probabilities")
+        model = keras.Model(entry, head(x), name=recipe.backbone.lower())
+    assign_hyperparameters(model, recipe)
+    return model
+
+
+def features(recipe: Recipe) -> keras.Model:
+    """What a frozen backbone makes of tiles: (batch, size, size, 3) uint8 in, (batch, channels) float32 out."""
     size = input_size(recipe)
     with _policy(precision(recipe)):
         pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
-        x = keras.layers.Rescaling(1.0, dtype="float32", name="as_float")(pixels)
-        for layer in augment.layers(recipe.augment):
-            x = layer(x)
-        module = BACKBONES[recipe.backbone][1]
-        if recipe.input_scaling == "backbone":
-            x = InputScaling(module)(x) if module else keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")(x)
-        network = backbone(recipe.backbone, size)
-        for layer in network.layers[: round(recipe.freeze * len(network.layers))]:
-            layer.trainable = False
-        x = keras.layers.GlobalAveragePooling2D(name="pooled")(network(x))
-        # On PyTorch Keras lets the global generator draw for a dropout that was made without a seed.
-        x = keras.layers.Dropout(recipe.dropout, seed=0, name="dropout")(x) if recipe.dropout else x
-        penalty = keras.regularizers.L2(recipe.l2) if recipe.l2 else None
-        head = keras.layers.Dense(
-            n_classes, activation="softmax", kernel_regularizer=penalty, dtype="float32", name="probabilities"
-        )
-        return keras.Model(pixels, head(x), name=recipe.backbone.lower())
+        pooled = _features(pixels, dataclasses.replace(recipe, augment=NO_AUGMENTATION))
+        return keras.Model(pixels, keras.layers.Activation("linear", dtype="float32")(pooled))
+
+
+def assign_hyperparameters(model: keras.Model, recipe: Recipe) -> None:
+    """Give a model the numbers of a recipe of its own signature."""
+    augment.assign(model, recipe.augment)
+    model.get_layer("dropout").rate.assign(recipe.dropout)
+    model.get_layer("probabilities").l2.assign(recipe.l2)
+
+
+def _features(pixels: Any, recipe: Recipe) -> Any:
+    """Augmentation, input scaling, backbone and pooling."""
+    x = keras.layers.Rescaling(1.0, dtype="float32", name="as_float")(pixels)
+    for layer in augment.layers(recipe.augment):
+        x = layer(x)
+    module = BACKBONES[recipe.backbone][1]
+    if recipe.input_scaling == "backbone":
+        x = InputScaling(module)(x) if module else keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")(x)
+    network = backbone(recipe.backbone, input_size(recipe))
+    frozen = 1.0 if recipe.freeze == "all" else recipe.freeze
+    for layer in network.layers[: round(frozen * len(network.layers))]:
+        layer.trainable = False
+    return keras.layers.GlobalAveragePooling2D(name="pooled")(network(x))
 
 
 def backbone(name: str, size: int, weights: str | None = None) -> keras.Model:
@@ -94,7 +182,7 @@ def precision(recipe: Recipe) -> str:
     """The Keras dtype policy of a recipe on this device."""
     if recipe.precision != "auto":
         return recipe.precision
-    return "mixed_bfloat16" if has_gpu() else "float32"
+    return "mixed_bfloat16" if has_gpu() and _has_bfloat16() else "float32"
 
 
 def has_gpu() -> bool:
@@ -107,11 +195,58 @@ def has_gpu() -> bool:
         return False
 
 
+def gpu_memory() -> int:
+    """Bytes of memory of the GPU that Keras' backend computes on; 0 without one, or where nobody can tell."""
+    return int(_gpu_says("memory.total") * 2**20) if has_gpu() else 0
+
+
+def _has_bfloat16() -> bool:
+    """From compute capability 8 on (Ampere) it is there in hardware."""
+    return _gpu_says("compute_cap") >= 8
+
+
+@lru_cache
+def _gpu_says(field: str) -> float:
+    """A number of the first GPU that this process may use; 0 where NVIDIA's tool is not there."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+    asked = ["nvidia-smi", f"--id={visible}", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    try:
+        return float(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0])
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
+        return 0.0
+
+
+def prediction_batch(recipe: Recipe, rows: int) -> int:
+    """How many images are predicted at once: the training's batch on a CPU, where more gain nothing, more on a GPU.
+
+    Of a GPU's memory a tenth is taken; a forward pass holds few of a network's layers at a time. A power of two times
+    the training's batch, so that folds of many sizes share few compiled shapes.
+    """
+    batch = recipe.batch_size
+    room = gpu_memory() // (10 * _bytes_an_image(recipe.backbone, input_size(recipe))) if has_gpu() else 0
+    return _doubled(batch, min(rows, room))
+
+
+def _doubled(batch: int, up_to: int) -> int:
+    while batch * 2 <= up_to:
+        batch *= 2
+    return batch
+
+
+@lru_cache
+def _bytes_an_image(name: str, size: int) -> int:
+    """Of a forward pass, at most: four layers as large as the largest, in 32 bits."""
+    shapes = (layer.output.shape[1:] for layer in backbone(name, size).layers if not isinstance(layer.output, list))
+    return 16 * max(int(np.prod(shape)) for shape in shapes)
+
+
 def expected_memory(recipe: Recipe, n_classes: int) -> int:
     """About the bytes that a worker needs to train a recipe: weights, gradients, optimizer state and activations.
 
     An estimate from the layers' output shapes, on top of about 1 GB for Keras and its backend.
     """
+    if recipe.freeze == "all":
+        recipe = dataclasses.replace(recipe, freeze=1.0)  # taking the features is what needs most
     model = build(recipe, n_classes)
     slots = 2 if recipe.optimizer == "sgd" else 3
     outputs = [layer.output for layer in model.get_layer("backbone").layers]
@@ -221,7 +356,7 @@ def _from_model(path: Path, network: keras.Model, name: str) -> Weights:
 
 def _custom_objects() -> dict[str, Any]:
     kinds = (InputScaling, augment.Orientations, augment.ChannelJitter, augment.MeanFilter, augment.GaussianNoise)
-    return {kind.__name__: kind for kind in (*kinds, augment.ClipToGrey)}
+    return {kind.__name__: kind for kind in (*kinds, augment.ClipToGrey, Dropout, Head)}
 
 
 def _first_difference(message: str, path: Path, network: keras.Model) -> str:

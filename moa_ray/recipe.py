@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 class Augmentation:
     """What may happen to a training tile; every part can be switched off.
 
-    orientations : one of the eight rotations and mirrors, drawn evenly
+    orientations : of how many rotations and mirrors one is drawn, evenly: 8, or 1 for the tile as it is (true and false
+        are read as these two)
     channel_jitter : factors of which each channel gets one, drawn evenly; an empty list switches it off
     blur : probability of a 3 x 3 mean filter
     noise_variance : variance of the Gaussian noise, in squared grey levels of the 0..255 scale
@@ -21,7 +22,7 @@ class Augmentation:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    orientations: bool = True
+    orientations: bool | Literal[1, 8] = True
     channel_jitter: tuple[float, ...] = (1.0, 1.0, 0.75, 1.25)
     blur: float = 0.5
     noise: float = 0.5
@@ -29,11 +30,19 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         _to_floats(self)
+        _require(self.orientations in (False, True, 8), "orientations must be 8 or 1, true or false", self.orientations)
+        if not isinstance(self.orientations, bool):
+            object.__setattr__(self, "orientations", self.orientations == 8)
         object.__setattr__(self, "channel_jitter", tuple(float(factor) for factor in self.channel_jitter))
         for name in ("blur", "noise"):
             _require(0 <= getattr(self, name) <= 1, f"{name} is a probability in [0, 1]", getattr(self, name))
         _require(self.noise_variance >= 0, "noise_variance must not be negative", self.noise_variance)
         _require(all(f >= 0 for f in self.channel_jitter), "channel_jitter must not be negative", self.channel_jitter)
+
+    @property
+    def changes_values(self) -> bool:
+        """Whether anything but rotations and mirrors is on."""
+        return bool(self.channel_jitter or self.blur or (self.noise and self.noise_variance))
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ class Recipe:
     learning_rate : of the first epoch; ``schedule`` says how it goes on
     schedule : ``constant``; ``step`` divides by ten after each third of the epochs; ``cosine`` falls towards 0
     class_weights : ``balanced`` weighs a tile by n / (classes x count of its label), ``none`` by 1
-    freeze : share of the backbone's layers, from the input on, that is not trained
+    freeze : share of the backbone's layers, from the input on, that is not trained; ``all`` takes the pooled features
+        once for every tile and orientation and trains on them, so that nothing else can happen to a tile
     precision : ``auto`` takes bfloat16 on a GPU, else float32
     """
 
@@ -67,7 +77,7 @@ class Recipe:
     dropout: float = 0.0
     l2: float = 0.0
     class_weights: Literal["balanced", "none"] = "balanced"
-    freeze: float = 0.0
+    freeze: float | Literal["all"] = 0.0
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     augment: Augmentation = field(default_factory=Augmentation)
 
@@ -80,7 +90,17 @@ class Recipe:
             _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         for name in ("dropout", "momentum"):
             _require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1)", getattr(self, name))
-        _require(0 <= self.freeze <= 1, "freeze is a share in [0, 1]", self.freeze)
+        if self.freeze == "all":
+            _require(self.weights != "random", "freeze: all needs weights to take features with", self.weights)
+            _require(
+                not self.augment.changes_values,
+                "freeze: all takes a tile's features once: augment must be {channel_jitter: [], blur: 0, noise: 0}, "
+                "orientations on or off",
+                self.augment,
+            )
+        else:
+            object.__setattr__(self, "freeze", float(self.freeze))
+            _require(0 <= float(self.freeze) <= 1, "freeze is a share in [0, 1], or all", self.freeze)
         _require(self.image_size == "native" or self.image_size >= 8, "image_size: at least 8", self.image_size)
 
     @property
@@ -88,6 +108,27 @@ class Recipe:
         """Name of the candidate: the backbone and a digest of all hyperparameters, the same on any machine."""
         text = json.dumps(self.as_dict(), sort_keys=True)
         return f"{self.backbone}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """What a compiled model depends on; all else, numbers above all, is assigned to it at the start of a trial."""
+        optimizer = (self.optimizer, self.momentum > 0, self.weight_decay > 0)
+        augment = (
+            self.augment.orientations,
+            len(self.augment.channel_jitter),
+            self.augment.blur > 0,
+            self.augment.noise > 0 and self.augment.noise_variance > 0,
+        )
+        # The table of features is a part of the model that is trained on it.
+        features = self.features_key if self.freeze == "all" else ()
+        scaling = (self.input_scaling, self.precision, self.freeze)
+        return (self.backbone, self.image_size, self.batch_size, *optimizer, *scaling, *augment, *features)
+
+    @property
+    def features_key(self) -> tuple[Any, ...]:
+        """What the features of a frozen backbone depend on; the last is the number of orientations."""
+        orientations = 8 if self.augment.orientations else 1
+        return (self.backbone, self.weights, self.image_size, self.input_scaling, self.precision, orientations)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON and YAML."""

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray.images import Moments, Preparation, anscombe, field_tiles, resize_area
+from moa_ray.images import Curve, Moments, Preparation, field_tiles, resize_area
 from moa_ray.screens import Screen, read_field
 from moa_ray.tables import FIELD_KEY, PLATE, TILE_KEY, WEEK, require_unique
 
@@ -39,7 +39,6 @@ _SHOWN = 10
 _WHOSE = {"week": "their week's", "screen": "the whole screen's"}
 
 _Made = TypeVar("_Made")
-_Statistics = tuple[NDArray[Any], NDArray[Any]] | tuple[None, None]  # mean and standard deviation of the controls
 
 
 @dataclass(frozen=True)
@@ -178,14 +177,14 @@ def _make(
     total = len(_used_controls(screen, preparation)) + len(screen.labelled)
     with _Crew(workers, total, progress) as crew:
         controls = _control_moments(screen, preparation, parts, crew)
-        statistics = _statistics(screen, preparation, controls)
+        curves = _curves(screen, preparation, controls)
         unreadable: list[str] = []
         for plate, fields in screen.labelled.groupby(PLATE):
             part = parts / quote(str(plate), safe=" ")
             if part.exists():
                 crew.count(len(fields))
                 continue
-            recipe = _Recipe(screen, preparation, sizes, statistics[str(plate)])
+            recipe = _Recipe(screen, preparation, sizes, curves[str(plate)])
             try:
                 _make_plate(recipe, fields, part, crew)
             except _UnreadableError as error:
@@ -256,21 +255,23 @@ class _Recipe:
     screen: Screen
     preparation: Preparation
     sizes: list[int]
-    statistics: _Statistics
+    curves: list[Curve]
 
     def __call__(self, locations: list[str]) -> list[tuple[str, dict[int, NDArray[np.uint8]]]]:
-        field = read_field(self.screen.root, locations)
+        planes = read_field(self.screen.root, locations)
         return [
             (name, {size: self._network_input(tile, size) for size in self.sizes})
-            for name, tile in field_tiles(field, self.preparation, *self.statistics)
+            for name, tile in field_tiles(planes, self.preparation, self.curves)
         ]
 
     def _network_input(self, tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         """The tile resized, its channels at their places among the network's three, zeros elsewhere."""
+        resized = resize_area(tile, size)
+        used = [index for index, channel in enumerate(self.screen.channels) if channel is not None]
+        if used == [0, 1, 2]:
+            return resized
         whole = np.zeros((size, size, 3), dtype=np.uint8)
-        whole[..., [index for index, channel in enumerate(self.screen.channels) if channel is not None]] = resize_area(
-            tile, size
-        )
+        whole[..., used] = resized
         return whole
 
 
@@ -288,7 +289,7 @@ def _make_plate(recipe: _Recipe, fields: pd.DataFrame, part: Path, crew: _Crew) 
                 for name, by_size in tiles or ():
                     keys.append((*key, name))
                     for size, tile in by_size.items():
-                        raw[size].write(tile.tobytes())
+                        raw[size].write(tile.data)
             for file in raw.values():
                 file.flush()
                 os.fsync(file.fileno())
@@ -326,8 +327,7 @@ def _control_moments(screen: Screen, preparation: Preparation, parts: Path, crew
     """Moments of each plate's control fields, in one streaming pass; finished plates are read back."""
 
     def work(locations: list[str]) -> Moments:
-        field = read_field(screen.root, locations)
-        return Moments.of(anscombe(field) if preparation.anscombe else field)
+        return Moments.of(read_field(screen.root, locations), Curve(preparation.anscombe))
 
     moments: dict[str, Moments] = {}
     unreadable: list[str] = []
@@ -383,11 +383,12 @@ def _fallbacks(screen: Screen, preparation: Preparation) -> tuple[dict[str, list
     return sources, sentences
 
 
-def _statistics(screen: Screen, preparation: Preparation, moments: Mapping[str, Moments]) -> dict[str, _Statistics]:
-    """Mean and standard deviation of the controls of each plate, None where nothing is normalised."""
+def _curves(screen: Screen, preparation: Preparation, moments: Mapping[str, Moments]) -> dict[str, list[Curve]]:
+    """For each plate the curves of its channels, by mean and standard deviation of its controls."""
+    plain = [Curve(preparation.anscombe)] * len(screen.path_columns)
     if preparation.normalise.by == "none":
-        return dict.fromkeys(screen.fields[PLATE].unique(), (None, None))
-    statistics: dict[str, _Statistics] = {}
+        return dict.fromkeys(screen.fields[PLATE].unique(), plain)
+    curves: dict[str, list[Curve]] = {}
     for plate, sources in _fallbacks(screen, preparation)[0].items():
         total = Moments.zero(len(screen.path_columns))
         for source in sources:
@@ -402,8 +403,11 @@ def _statistics(screen: Screen, preparation: Preparation, moments: Mapping[str, 
             raise ValueError(
                 f"plate {plate}: its controls have one single value in {', '.join(flat)}; look at the images"
             )
-        statistics[plate] = (total.mean, total.std)
-    return statistics
+        curves[plate] = [
+            replace(curve, mean=float(mean), std=float(std))
+            for curve, mean, std in zip(plain, total.mean, total.std, strict=True)
+        ]
+    return curves
 
 
 def _write_json(path: Path, plain: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
@@ -23,6 +23,9 @@ from moa_ray import models
 from moa_ray.recipe import Recipe
 
 Rows = NDArray[np.int64]
+
+# Steps that one call of a compiled head takes: a step is shorter than the call. Larger networks gain nothing by it.
+_HEAD_STEPS = 32
 Pretrained = Callable[[str, str, int], list[NDArray[Any]]]
 
 
@@ -40,11 +43,13 @@ class Data:
 
     tiles : for each image size an array (n, size, size, 3) uint8, which may be mapped from a file
     labels : class index of each tile, (n,)
+    features : for each `Recipe.features_key` what a frozen backbone makes of the tiles, (orientations, n, channels)
     """
 
     tiles: Mapping[int, NDArray[np.uint8]]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    features: Mapping[tuple[Any, ...], NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,34 +90,70 @@ def fit(trainer: "Trainer", recipe: Recipe, split: Split, seed: Sequence[int]) -
     return Outcome(history, training.predict(split.test))
 
 
+def features(recipe: Recipe, tiles: NDArray[np.uint8], weights: list[NDArray[Any]]) -> NDArray[np.float32]:
+    """What a frozen backbone makes of tiles, pooled: (orientations, n, channels), the tile as it is first.
+
+    weights : the backbone's
+    """
+    model = models.features(recipe)
+    model.get_layer("backbone").set_weights(weights)
+    orientations, size = recipe.features_key[-1], models.prediction_batch(recipe, len(tiles))
+    taken = np.empty((orientations, len(tiles), model.output_shape[-1]), dtype=np.float32)
+    for begin in range(0, len(tiles), size):
+        rows = np.arange(begin, min(begin + size, len(tiles)))
+        batch = tiles[_filled(rows, size)]
+        for orientation in range(orientations):
+            turned = np.rot90(batch, orientation % 4, axes=(1, 2))
+            seen = turned if orientation < 4 else turned[:, :, ::-1]
+            taken[orientation, rows] = model.predict_on_batch(np.ascontiguousarray(seen))[: len(rows)]
+    return taken
+
+
 class Trainer:
     """Fits recipes, one after the other, keeping the compiled model of the last one.
 
     pretrained : (backbone, weights, image size) to the backbone's weights
+    on_device : bytes of tiles that may lie in the device's memory, where batches are then looked up; else they stream
+        from the memory map. By default half of a GPU's memory, and none of a CPU's, for which the map is memory
     """
 
-    def __init__(self, data: Data, pretrained: Pretrained = models.pretrained) -> None:
+    def __init__(self, data: Data, pretrained: Pretrained = models.pretrained, on_device: int | None = None) -> None:
         self._data = data
         self._pretrained = pretrained
+        self._on_device = models.gpu_memory() // 2 if on_device is None else on_device
         self._backbone: tuple[tuple[str, str, int], list[NDArray[Any]]] | None = None
         self._signature: tuple[Any, ...] | None = None
         self._model: keras.Model | None = None
 
+    def keeps(self, recipe: Recipe) -> bool:
+        """Whether a trial of this recipe compiles nothing that another model would have to go for."""
+        return self._model is None or recipe.signature == self._signature
+
     def start(self, recipe: Recipe, split: Split, seed: Sequence[int]) -> "Training":
         """Begin a trial: every weight, optimizer and random state is set from the recipe and the seed alone."""
-        if self._model is None or signature(recipe) != self._signature:
+        array = self._held(recipe)
+        if self._model is None or recipe.signature != self._signature:
             self._model = None
             keras.utils.clear_session()
             gc.collect()
-            self._model = _compile(recipe, len(self._data.classes))
+            self._model = _compile(recipe, len(self._data.classes), array)
             self._fresh = {v.path: np.array(v) for v in _with_fixed_start(self._model)}
-            self._signature = signature(recipe)
+            self._signature = recipe.signature
         _assign(self._model, self._fresh, self._weights(recipe), np.random.default_rng([*seed, 0]))
-        return Training(self._model, self._data, recipe, split, seed)
+        _assign_hyperparameters(self._model, recipe)
+        return Training(self._model, self._data, recipe, split, seed, looked_up=array is not None)
+
+    def _held(self, recipe: Recipe) -> NDArray[Any] | None:
+        """What the model is to look its rows up in: features, or tiles that the device has room for."""
+        if recipe.freeze == "all":
+            features = self._data.features[recipe.features_key]
+            return features.reshape(-1, features.shape[-1])
+        tiles = self._data.tiles[models.input_size(recipe)]
+        return tiles if tiles.nbytes <= self._on_device else None
 
     def _weights(self, recipe: Recipe) -> list[NDArray[Any]] | None:
         """The backbone's pretrained weights, the last ones kept: reading them builds a network."""
-        if recipe.weights == "random":
+        if recipe.weights == "random" or recipe.freeze == "all":
             return None
         key = (recipe.backbone, recipe.weights, models.input_size(recipe))
         if self._backbone is None or self._backbone[0] != key:
@@ -121,10 +162,22 @@ class Trainer:
 
 
 class Training:
-    """One trial under way."""
+    """One trial under way.
 
-    def __init__(self, model: keras.Model, data: Data, recipe: Recipe, split: Split, seed: Sequence[int]) -> None:
+    looked_up : whether the model takes rows of what it holds, instead of pixels
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Data,
+        recipe: Recipe,
+        split: Split,
+        seed: Sequence[int],
+        looked_up: bool,
+    ) -> None:
         self._model, self._data, self._recipe, self._split, self._seed = model, data, recipe, split, seed
+        self._looked_up = looked_up
         self._epoch = 0
         self._weights = class_weights(data.labels[split.train], len(data.classes))
         if recipe.class_weights == "none":
@@ -138,8 +191,8 @@ class Training:
             self._model.optimizer.learning_rate.assign(rate)
             begun = time.perf_counter()
             order = np.random.default_rng([*self._seed, epoch]).permutation(self._split.train)
-            batches = _Batches(self._data, order, self._recipe, self._weights)
-            self._model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[_Watch(epoch)])
+            batches = self._to_fit(order)
+            self._model.fit(**batches, epochs=1, verbose=0, shuffle=False, callbacks=[_Watch(epoch)])
             seconds = time.perf_counter() - begun
             logs = self._model.history.history
             yield Epoch(
@@ -159,11 +212,28 @@ class Training:
         """
         if not len(rows):
             return np.zeros((0, len(self._data.classes)), dtype=np.float32)
-        probabilities = self._model.predict(_Batches(self._data, rows, self._recipe), verbose=0)
+        probabilities = self._model.predict(**self._to_predict(rows), verbose=0)
         trimmed: NDArray[np.float32] = np.asarray(probabilities[: len(rows)], dtype=np.float32)
         if not np.isfinite(trimmed).all():
             raise Diverged(self._epoch)
         return trimmed
+
+    def _to_fit(self, rows: Rows) -> dict[str, Any]:
+        size = self._recipe.batch_size
+        if not self._looked_up:
+            return {"x": _Batches(self._data, rows, self._recipe, size, self._weights)}
+        rows = _filled(rows, size)
+        labels, tiles = self._data.labels[rows], len(self._data.labels)
+        if self._recipe.freeze == "all":
+            rng = np.random.default_rng([*self._seed, self._epoch, 1])
+            rows = rows + tiles * rng.integers(self._recipe.features_key[-1], size=len(rows))
+        return {"x": rows.astype("int32"), "y": labels, "sample_weight": self._weights[labels], "batch_size": size}
+
+    def _to_predict(self, rows: Rows) -> dict[str, Any]:
+        size = models.prediction_batch(self._recipe, len(rows))
+        if not self._looked_up:
+            return {"x": _Batches(self._data, rows, self._recipe, size)}
+        return {"x": _filled(rows, size).astype("int32"), "batch_size": size}
 
     def _validate(self) -> tuple[float | None, float | None]:
         """Log-loss and accuracy on the validation rows."""
@@ -174,13 +244,6 @@ class Training:
         labels = self._data.labels[rows]
         true = np.clip(probabilities[np.arange(len(rows)), labels], 1e-7, 1.0)
         return float(-np.log(true).mean()), float((probabilities.argmax(axis=1) == labels).mean())
-
-
-def signature(recipe: Recipe) -> tuple[Any, ...]:
-    """What a compiled model depends on; all else is assigned at the start of a trial."""
-    optimizer = (recipe.optimizer, recipe.momentum, recipe.weight_decay)
-    head = (recipe.dropout, recipe.l2, recipe.freeze, recipe.input_scaling, recipe.precision, recipe.augment)
-    return (recipe.backbone, models.input_size(recipe), recipe.batch_size, *optimizer, *head)
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
@@ -203,19 +266,28 @@ def class_weights(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float
     return weights
 
 
+def _filled(rows: Rows, size: int) -> Rows:
+    """Rows for batches of one same size: the last one is filled up from the beginning."""
+    filled: Rows = np.resize(rows, math.ceil(len(rows) / size) * size)
+    return filled
+
+
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches of one same shape: the last one is filled up from the beginning.
+    """Tiles out of the memory map, a batch at a time.
 
     With class weights it yields (tiles, labels, weights) to fit on, without them tiles alone to predict.
     """
 
-    def __init__(self, data: Data, rows: Rows, recipe: Recipe, weights: NDArray[np.float32] | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, data: Data, rows: Rows, recipe: Recipe, size: int, weights: NDArray[np.float32] | None = None
+    ) -> None:
+        # TensorFlow prefetches by itself.
+        super().__init__(workers=1 if keras.backend.backend() == "tensorflow" else 2)
         self._tiles = data.tiles[models.input_size(recipe)]
         self._labels = data.labels
         self._weights = weights
-        self._size = recipe.batch_size
-        self._rows = np.resize(rows, math.ceil(len(rows) / self._size) * self._size)
+        self._size = size
+        self._rows = _filled(rows, size)
 
     def __len__(self) -> int:
         return len(self._rows) // self._size
@@ -244,24 +316,52 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
             raise Diverged(self._epoch)
 
 
-def _compile(recipe: Recipe, n_classes: int) -> keras.Model:
-    model = models.build(recipe, n_classes)
-    decay = {"weight_decay": recipe.weight_decay or None}
-    optimizer = {
-        "sgd": lambda: keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum, **decay),
-        "adam": lambda: keras.optimizers.Adam(recipe.learning_rate, **decay),
-        "adamw": lambda: keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay),
-    }[recipe.optimizer]()
+class _Descent(keras.optimizers.SGD):  # type: ignore[misc]
+    """Keras' gradient descent with momentum, the momentum held in a variable."""
+
+    def build(self, variables: list[Any]) -> None:
+        super().build(variables)
+        self.momentum_held = self.add_variable((), name="momentum")
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        past = self.momentums[self._get_variable_index(variable)]
+        rate, momentum = (keras.ops.cast(value, variable.dtype) for value in (learning_rate, self.momentum_held))
+        self.assign(past, past * momentum - keras.ops.cast(gradient, variable.dtype) * rate)
+        self.assign_add(variable, past)
+
+
+def _compile(recipe: Recipe, n_classes: int, array: NDArray[Any] | None = None) -> keras.Model:
+    model = models.build(recipe, n_classes, array)
+    # Any number but zero does: the trial's own are assigned.
+    decay = {"weight_decay": 1.0} if recipe.weight_decay else {}
+    make: dict[str, Callable[[], Any]] = {
+        "sgd": lambda: (
+            _Descent(1.0, momentum=0.9, name="sgd", **decay) if recipe.momentum else keras.optimizers.SGD(1.0, **decay)
+        ),
+        "adam": lambda: keras.optimizers.Adam(1.0, **decay),
+        "adamw": lambda: keras.optimizers.AdamW(1.0, **{"weight_decay": 0.0, **decay}),
+    }
     # XLA makes first steps on a CPU many times slower; TensorFlow there runs without it.
     slow = keras.backend.backend() == "tensorflow" and not models.has_gpu()
     model.compile(
-        optimizer=optimizer,
+        optimizer=make[recipe.optimizer](),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=False if slow else "auto",
+        steps_per_execution=_HEAD_STEPS if recipe.freeze == "all" else 1,
     )
     model.optimizer.build(model.trainable_variables)
+    if recipe.weight_decay:
+        model.optimizer.weight_decay = model.optimizer.add_variable((), name="weight_decay")
     return model
+
+
+def _assign_hyperparameters(model: keras.Model, recipe: Recipe) -> None:
+    models.assign_hyperparameters(model, recipe)
+    if recipe.weight_decay:
+        model.optimizer.weight_decay.assign(recipe.weight_decay)
+    if isinstance(model.optimizer, _Descent):
+        model.optimizer.momentum_held.assign(recipe.momentum)
 
 
 def _is_kernel(variable: Any) -> bool:
@@ -274,10 +374,16 @@ def _random_states(model: keras.Model) -> list[Any]:
     return [variable for variable in model.variables if id(variable) not in weights]
 
 
+def _weights(model: keras.Model) -> list[Any]:
+    """The weights of a model, without the array that it looks its rows up in."""
+    held = {id(v) for layer in model.layers if isinstance(layer, models.Lookup) for v in layer.weights}
+    return [variable for variable in model.weights if id(variable) not in held]
+
+
 def _with_fixed_start(model: keras.Model) -> list[Any]:
     """The variables whose first value no draw decides: biases, normalisations, counters of the optimizer."""
     scalars = [variable for variable in model.optimizer.variables if not variable.ndim]
-    return [variable for variable in model.weights if not _is_kernel(variable)] + scalars
+    return [variable for variable in _weights(model) if not _is_kernel(variable)] + scalars
 
 
 def _assign(
@@ -287,7 +393,8 @@ def _assign(
     rng: np.random.Generator,
 ) -> None:
     """Set every variable of a compiled model as if it had just been built, seeded by `rng`."""
-    for variable in model.weights:
+    # The head first, so that it begins alike whether the backbone is drawn, loaded or not there.
+    for variable in sorted(_weights(model), key=lambda variable: "probabilities" not in variable.path):
         if _is_kernel(variable):
             seed = int(rng.integers(2**31))
             variable.assign(keras.initializers.GlorotUniform(seed=seed)(variable.shape, dtype=variable.dtype))

@@ -105,7 +105,8 @@ def test_real_cells_open_with_one_warning(shared: Path) -> None:
     assert problem.message.startswith("10 plates have no control wells")
     assert screen.labelled[COMPOUND].nunique() == 38
     assert screen.fields[FIELD].str.fullmatch(r"\d+_\d+").all()
-    assert read_field(screen.root, screen.fields[screen.path_columns].iloc[0].tolist()).shape == (68, 68, 3)
+    planes = read_field(screen.root, screen.fields[screen.path_columns].iloc[0].tolist())
+    assert [plane.shape for plane in planes] == [(68, 68)] * 3
 
 
 @pytest.mark.parametrize("layout", ["weeks", "flat", "zips"])
@@ -114,7 +115,8 @@ def test_images_are_found_in_each_layout(tmp_path: Path, layout: str) -> None:
     screen = bbbc021.open_screen(tmp_path)
     assert screen.problems == ()
     first = screen.fields.query(f"{COMPOUND} == 'x'").iloc[0]
-    assert read_field(tmp_path, first[screen.path_columns].tolist())[0, 0].tolist() == [5, 7, 4]  # Actin, Tubulin, DAPI
+    planes = read_field(tmp_path, first[screen.path_columns].tolist())
+    assert [int(plane[0, 0]) for plane in planes] == [5, 7, 4]  # Actin, Tubulin, DAPI
     assert (first[WEEK], first[FIELD], first[WELL]) == ("Week1", "1", "B02")
     assert ("!" in first["Path_DAPI"]) == (layout == "zips")
 

@@ -1,6 +1,7 @@
 """Images: what is read, what is refused, and the paper's recipe against slow obvious loops."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from moa_ray.images import (
+    Curve,
     Moments,
     Normalise,
     Preparation,
@@ -18,7 +20,6 @@ from moa_ray.images import (
     field_tiles,
     image_header,
     is_empty,
-    normalise,
     read_image,
     resize_area,
     to_8bit,
@@ -41,6 +42,33 @@ def test_tiff_is_read_as_it_was_written(dtype: str) -> None:
     read = read_image(file)
     assert read.dtype == dtype
     np.testing.assert_array_equal(read, pixels)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2", "float32"])
+@pytest.mark.parametrize("rows_per_strip", [7, 1000])
+def test_tiff_on_disk_is_read_as_it_was_written(
+    tmp_path: Path, dtype: str, compression: str | None, rows_per_strip: int
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 250, (40, 30)).astype(dtype)
+    path = tmp_path / "a.tif"
+    native = pixels.astype(pixels.dtype.newbyteorder("="))
+    Image.fromarray(pixels if dtype == ">u2" else native).save(
+        path, compression=compression, strip_size=rows_per_strip * 30 * pixels.itemsize
+    )
+    with path.open("rb") as file:
+        read = read_image(file)
+    np.testing.assert_array_equal(read, native)
+    assert read.dtype == native.dtype
+
+
+def test_tiff_on_disk_cut_short_is_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.zeros((60, 60), np.uint16)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with path.open("rb") as file, pytest.raises(ValueError, match="unreadable"):
+        read_image(file)
 
 
 @pytest.mark.parametrize("form", ["TIFF", "BMP"])
@@ -94,15 +122,21 @@ def test_anscombe_is_twice_the_root_of_the_count_and_three_eighths() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(0, 10_000))
-def test_moments_added_field_by_field_are_those_of_all_pixels(heights: list[int], seed: int) -> None:
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(0, 10_000), st.booleans())
+def test_moments_added_field_by_field_are_those_of_all_pixels(heights: list[int], seed: int, stabilised: bool) -> None:
     rng = np.random.default_rng(seed)
-    fields = [rng.integers(0, 65536, (height, 3, 2)).astype(np.uint16) for height in heights]
-    total = sum((Moments.of(field) for field in fields), Moments.zero(2))
-    pixels = np.concatenate([field.reshape(-1, 2) for field in fields]).astype(np.float64)
-    assert total.count == len(pixels)
-    np.testing.assert_allclose(total.mean, pixels.mean(axis=0))
-    np.testing.assert_allclose(total.std, pixels.std(axis=0))
+    kinds = [np.uint8, np.uint16, np.int32, np.float32]
+    fields = [
+        [(rng.random((height, 3)) * top).astype(kind) for kind, top in zip(kinds, (256, 65536, 9e5, 40), strict=True)]
+        for height in heights
+    ]
+    total = sum((Moments.of(planes, Curve(stabilised)) for planes in fields), Moments.zero(len(kinds)))
+    for channel in range(len(kinds)):
+        pixels = np.concatenate([planes[channel].ravel() for planes in fields]).astype(np.float64)
+        pixels = 2 * np.sqrt(pixels + 3 / 8) if stabilised else pixels
+        assert total.count == len(pixels)
+        np.testing.assert_allclose(total.mean[channel], pixels.mean(), rtol=1e-5)
+        np.testing.assert_allclose(total.std[channel], pixels.std(), rtol=1e-4, atol=1e-4)
 
 
 def test_no_fields_at_all_stay_no_fields() -> None:
@@ -112,27 +146,32 @@ def test_no_fields_at_all_stay_no_fields() -> None:
 
 
 def test_controls_normalised_by_themselves_have_mean_0_and_deviation_1() -> None:
-    field = np.random.default_rng(3).normal(900, 30, (40, 50, 3)).astype(np.float32)
-    moments = Moments.of(field)
-    normalised = normalise(field, moments.mean, moments.std)
+    plane = np.random.default_rng(3).normal(900, 30, (40, 50)).astype(np.uint16)
+    moments = Moments.of([plane], Curve(anscombe=True))
+    normalised = Curve(anscombe=True, mean=float(moments.mean[0]), std=float(moments.std[0]))(plane)
     assert normalised.dtype == np.float32
-    np.testing.assert_allclose(normalised.mean(axis=(0, 1)), 0, atol=1e-3)
-    np.testing.assert_allclose(normalised.std(axis=(0, 1)), 1, atol=1e-3)
+    np.testing.assert_allclose(normalised.mean(), 0, atol=1e-3)
+    np.testing.assert_allclose(normalised.std(), 1, atol=1e-3)
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10_000))
-def test_8_bit_equals_a_slow_loop_over_all_channels_together(seed: int) -> None:
-    field = np.random.default_rng(seed).normal(0, 100, (3, 4, 2)).astype(np.float32)
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.sampled_from(["uint8", "uint16", "int32", "float32"]), st.booleans())
+def test_8_bit_equals_a_slow_loop_over_all_channels_together(seed: int, kind: str, stabilised: bool) -> None:
+    rng = np.random.default_rng(seed)
+    planes = [(rng.random((3, 4)) * 250).astype(kind) for _ in range(2)]
+    curves = [Curve(stabilised, mean=10.0 + channel, std=3.0 + channel) for channel in range(2)]
+    field = np.stack([curve(plane) for plane, curve in zip(planes, curves, strict=True)], axis=-1)
     low, high = float(field.min()), float(field.max())
     slow = [[[int((float(v) - low) / (high - low) * 255.0) for v in x] for x in y] for y in field]
-    mapped = to_8bit(field)
+    mapped = to_8bit(planes, curves)
     np.testing.assert_array_equal(mapped, slow)
     assert (mapped.min(), mapped.max()) == (0, 255)
 
 
 def test_a_field_of_one_value_becomes_zeros() -> None:
-    assert not to_8bit(np.full((2, 2, 3), 7, np.float32)).any()
+    mapped = to_8bit([np.full((2, 2), 7, np.uint16)] * 3, [Curve(anscombe=True)] * 3)
+    assert mapped.shape == (2, 2, 3)
+    assert not mapped.any()
 
 
 def test_grid_of_the_paper_is_four_tiles_of_512_by_640() -> None:
@@ -166,18 +205,19 @@ def test_resizing_averages_areas_and_keeps_the_channel_axis(channels: int) -> No
 
 
 def test_field_becomes_named_tiles_without_the_empty_one() -> None:
-    field = np.full((4, 4, 2), 1000, np.uint16)
-    field[:2, :2] = 100  # the darkest quarter maps to 0
-    tiles = dict(field_tiles(field, Preparation(), None, None))
+    plane = np.full((4, 4), 1000, np.uint16)
+    plane[:2, :2] = 100  # the darkest quarter maps to 0
+    tiles = dict(field_tiles([plane, plane], Preparation(), [Curve(anscombe=True)] * 2))
     assert list(tiles) == ["0-1", "1-0", "1-1"]
     assert all((tile == 255).all() for tile in tiles.values())
 
 
 def test_range_over_a_tile_stretches_each_tile_by_itself() -> None:
-    field = np.arange(32, dtype=np.uint16).reshape(4, 4, 2)
-    by_tile = dict(field_tiles(field, Preparation(range_over="tile"), None, None))
+    planes = list(np.moveaxis(np.arange(32, dtype=np.uint16).reshape(4, 4, 2), -1, 0))
+    curves = [Curve(anscombe=True)] * 2
+    by_tile = dict(field_tiles(planes, Preparation(range_over="tile"), curves))
     assert {int(tile.max()) for tile in by_tile.values()} == {255}
-    by_field = dict(field_tiles(field, Preparation(), None, None))
+    by_field = dict(field_tiles(planes, Preparation(), curves))
     assert len({int(tile.max()) for tile in by_field.values()}) > 1
 
 

@@ -46,7 +46,7 @@ def scrambled(network, seed=0):
 def test_the_network_is_its_parts_one_after_the_other(pixels):
     model = models.build(SMALL, n_classes=4)
     features = model.get_layer("backbone").predict(pixels / 127.5 - 1.0, verbose=0)
-    kernel, bias = (np.asarray(w) for w in model.get_layer("probabilities").get_weights())
+    kernel, bias = (np.asarray(w) for w in model.get_layer("probabilities").get_weights()[:2])
     scores = np.exp(features.mean(axis=(1, 2)) @ kernel + bias)
     np.testing.assert_allclose(
         model.predict(pixels, verbose=0), scores / scores.sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-6
@@ -105,12 +105,18 @@ def test_freezing_takes_a_share_of_the_layers_from_the_input_on(share, frozen):
     assert [layer.trainable for layer in layers] == [False] * frozen + [True] * (17 - frozen)
 
 
-def test_dropout_and_penalty_are_there_only_where_asked_for():
-    plain = models.build(SMALL, 2)
-    assert "dropout" not in [layer.name for layer in plain.layers]
-    assert plain.losses == []
-    model = models.build(Recipe(backbone="SmallCNN", image_size=16, dropout=0.25, l2=0.01), 2)
-    assert model.get_layer("dropout").rate == 0.25
+def test_dropout_zeroes_its_share_in_training_alone_and_keeps_the_mean():
+    ones = np.ones((200, 50), np.float32)
+    layer = models.Dropout(0.25)
+    np.testing.assert_array_equal(np.asarray(layer(ones)), ones)
+    dropped = np.asarray(layer(ones, training=True))
+    np.testing.assert_allclose(np.unique(dropped), [0, 4 / 3], rtol=1e-6)
+    assert abs((dropped == 0).mean() - 0.25) < 0.03  # 7 standard deviations
+
+
+def test_the_penalty_is_the_factor_times_the_squares_of_the_heads_kernel(pixels):
+    model = models.build(Recipe(backbone="SmallCNN", image_size=16, l2=0.01), 2)
+    model(pixels[:2], training=True)
     kernel = np.asarray(model.get_layer("probabilities").kernel)
     np.testing.assert_allclose(float(model.losses[0]), 0.01 * (kernel**2).sum(), rtol=1e-5)
 
@@ -119,14 +125,26 @@ def test_small_cnn_has_about_a_hundred_thousand_weights():
     assert models.backbone("SmallCNN", 64).count_params() == 98_160
 
 
-# Precision
+# Precision and batches
 
 
-def test_auto_is_bfloat16_on_a_gpu_and_float32_elsewhere(monkeypatch):
+def test_prediction_takes_what_a_gpu_has_room_for_and_no_more_than_there_is(monkeypatch):
+    recipe = Recipe(backbone="SmallCNN", image_size=64, batch_size=32)
+    assert models.prediction_batch(recipe, 10_000) == 32
+    monkeypatch.setattr(models, "has_gpu", lambda: True)
+    largest = 16 * 64 * 64 * 16  # bytes: four layers of 64 x 64 x 16 float32
+    for room, rows, expected in ((10 * 32 * largest, 10_000, 32), (100 * 32 * largest, 10_000, 256), (1e12, 70, 64)):
+        monkeypatch.setattr(models, "gpu_memory", lambda room=room: int(room))
+        assert models.prediction_batch(recipe, rows) == expected
+
+
+def test_auto_is_bfloat16_on_a_gpu_that_has_it_and_float32_elsewhere(monkeypatch):
     monkeypatch.setattr(models, "has_gpu", lambda: False)
     assert models.precision(SMALL) == "float32"
     monkeypatch.setattr(models, "has_gpu", lambda: True)
-    assert models.precision(SMALL) == "mixed_bfloat16"
+    for capability, expected in ((9.0, "mixed_bfloat16"), (7.5, "float32")):
+        monkeypatch.setattr(models, "_gpu_says", {"compute_cap": capability}.get)
+        assert models.precision(SMALL) == expected
     assert models.precision(Recipe(precision="float32")) == "float32"
 
 

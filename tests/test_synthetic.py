@@ -198,7 +198,8 @@ def _right(demo: Screen, values: NDArray[np.float32]) -> int:
 
 
 def test_texture_tells_mechanisms_of_unseen_compounds_but_not_all_of_them(demo: Screen) -> None:
-    fields = [anscombe(read_field(demo.root, row)) for row in demo.fields[demo.path_columns].to_numpy().tolist()]
+    rows = demo.fields[demo.path_columns].to_numpy().tolist()
+    fields = [anscombe(np.stack(read_field(demo.root, row), axis=-1)) for row in rows]
     texture = _right(demo, _by_controls(demo, np.array([_texture(field) for field in fields])))
     chance = 24 / 4
     assert 2 * chance <= texture < 24

@@ -39,7 +39,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counter: Counter[str] = Counter()
     read, lock = tiles.read_field, threading.Lock()
 
-    def counting(root: Path, locations: list[str]) -> NDArray[np.uint16]:
+    def counting(root: Path, locations: list[str]) -> list[NDArray[np.uint16]]:
         with lock:
             counter[locations[0]] += 1
         return read(root, locations)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,8 @@ from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
 from moa_ray import augment, models, training
-from moa_ray.recipe import NO_AUGMENTATION, Recipe
-from moa_ray.training import Data, Diverged, Split, Trainer, class_weights, fit, learning_rate, signature
+from moa_ray.recipe import NO_AUGMENTATION, Augmentation, Recipe
+from moa_ray.training import Data, Diverged, Split, Trainer, class_weights, fit, learning_rate
 
 SIZE = 16
 CLASSES = ("round", "long", "split")
@@ -141,26 +142,157 @@ def test_nothing_is_traced_again_on_a_warm_model(data, split, tmp_path, monkeypa
 
 def test_what_a_compiled_model_depends_on_makes_a_new_one():
     """All other hyperparameters are assigned to the warm one."""
-    assigned = {"weights": "a.h5", "epochs": 3, "learning_rate": 0.5, "schedule": "step", "class_weights": "none"}
+    assigned = {
+        "weights": "a.h5",
+        "epochs": 3,
+        "learning_rate": 0.5,
+        "schedule": "step",
+        "class_weights": "none",
+        "momentum": 0.5,
+        "dropout": 0.5,
+        "l2": 0.5,
+    }
     compiled = {
         "backbone": "VGG16",
         "image_size": 32,
         "input_scaling": "none",
         "batch_size": 4,
         "optimizer": "adam",
-        "momentum": 0.5,
-        "weight_decay": 0.1,
-        "dropout": 0.5,
-        "l2": 0.5,
+        "weight_decay": 0.1,  # from none; another one is assigned
         "freeze": 0.5,
         "precision": "float32",
         "augment": NO_AUGMENTATION,
     }
     assert assigned.keys() | compiled.keys() == {field.name for field in dataclasses.fields(Recipe)}
     for key, value in assigned.items():
-        assert signature(dataclasses.replace(RECIPE, **{key: value})) == signature(RECIPE), key
+        assert dataclasses.replace(RECIPE, **{key: value}).signature == RECIPE.signature, key
     for key, value in compiled.items():
-        assert signature(dataclasses.replace(RECIPE, **{key: value})) != signature(RECIPE), key
+        assert dataclasses.replace(RECIPE, **{key: value}).signature != RECIPE.signature, key
+
+
+NUMBERS = [
+    {"learning_rate": 0.3},
+    {"dropout": 0.6},
+    {"l2": 0.3},
+    {"momentum": 0.2},
+    {"optimizer": "sgd", "weight_decay": 0.5},
+    {"optimizer": "adam", "weight_decay": 0.5},
+    {"optimizer": "adamw", "weight_decay": 0.5},
+    {"augment": Augmentation(channel_jitter=(1.0, 2.0, 0.1, 1.0))},
+    {"augment": Augmentation(blur=0.9)},
+    {"augment": Augmentation(noise=1.0)},
+    {"augment": Augmentation(noise_variance=900.0)},
+]
+
+
+@pytest.mark.parametrize("change", NUMBERS, ids=lambda change: "-".join(map(str, change)))
+def test_a_number_assigned_to_a_warm_model_is_that_of_a_cold_one(change, data, split):
+    """It is seen, and nothing else is: the outcome is another recipe's, to the bit."""
+    before = dataclasses.replace(RECIPE, **{**change, **({"weight_decay": 0.01} if "weight_decay" in change else {})})
+    if before == dataclasses.replace(RECIPE, **change):
+        before = RECIPE
+    after = dataclasses.replace(RECIPE, **change)
+    trainer = Trainer(data)
+    first = fit(trainer, before, split, [1])
+    model = trainer._model
+    second = fit(trainer, after, split, [1])
+    assert trainer._model is model
+    assert list(second.history["loss"]) != list(first.history["loss"])
+    assert_same(second, fit(Trainer(data), after, split, [1]))
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.0), (0.7, 0.1), (0.0, 0.1)])
+def test_descent_is_keras_own(momentum, decay, data, split):
+    recipe = dataclasses.replace(RECIPE, momentum=momentum, weight_decay=decay)
+    trainer = Trainer(data)
+    trainer.start(recipe, split, [1])
+    ours = trainer._model.optimizer
+    theirs = keras.optimizers.SGD(0.1, momentum=momentum, weight_decay=decay or None)
+    ours.learning_rate.assign(0.1)
+    mine = trainer._model.trainable_variables
+    copies = [keras.Variable(np.array(v)) for v in mine]
+    theirs.build(copies)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        gradients = [rng.normal(size=v.shape).astype("float32") for v in mine]
+        ours.apply([keras.ops.convert_to_tensor(g) for g in gradients])
+        theirs.apply([keras.ops.convert_to_tensor(g) for g in gradients])
+    for one, other in zip(mine, copies, strict=True):
+        np.testing.assert_allclose(np.array(one), np.array(other), rtol=1e-6, atol=1e-7)
+
+
+def test_tiles_in_the_devices_memory_give_what_streamed_ones_give(data, split, cold):
+    held = Trainer(data, on_device=data.tiles[SIZE].nbytes)
+    outcome = fit(held, RECIPE, split, [1])
+    assert held._model.input_shape == (None,)
+    np.testing.assert_allclose(outcome.predictions, cold.predictions, atol=1e-6)
+    np.testing.assert_allclose(outcome.history["loss"], cold.history["loss"], rtol=1e-5)
+    assert_same(fit(held, RECIPE, split, [1]), outcome)
+    too_small = Trainer(data, on_device=data.tiles[SIZE].nbytes - 1)
+    too_small.start(RECIPE, split, [1])
+    assert too_small._model.input_shape == (None, SIZE, SIZE, 3)
+
+
+# Frozen features
+
+
+def eight(image):
+    turned = [np.rot90(image, quarter) for quarter in range(4)]
+    return turned + [np.fliplr(each) for each in turned]
+
+
+def test_features_are_those_of_all_orientations_the_tile_itself_first(data):
+    recipe = dataclasses.replace(
+        RECIPE, freeze="all", augment=dataclasses.replace(NO_AUGMENTATION, orientations=8), weights="a.h5"
+    )
+    weights = models.backbone("SmallCNN", SIZE).get_weights()
+    taken = training.features(recipe, data.tiles[SIZE][:5], weights)
+    assert taken.shape == (8, 5, 128)
+    network = models.features(recipe)
+    network.get_layer("backbone").set_weights(weights)
+    for tile in range(5):
+        slow = network.predict(np.stack(eight(data.tiles[SIZE][tile])), verbose=0)
+        np.testing.assert_allclose(taken[0, tile], slow[0], rtol=1e-4, atol=1e-5)
+        for mine in taken[:, tile]:
+            assert min(np.abs(mine - other).max() for other in slow) < 1e-4
+
+
+def test_training_on_features_is_training_the_head_of_a_frozen_network(data, split):
+    recipe = dataclasses.replace(RECIPE, freeze="all", augment=NO_AUGMENTATION, dropout=0.0, weights="a.h5", epochs=3)
+    weights = models.backbone("SmallCNN", SIZE).get_weights()
+    taken = training.features(recipe, data.tiles[SIZE], weights)
+    with_features = dataclasses.replace(data, features={recipe.features_key: taken})
+    fast = fit(Trainer(with_features), recipe, split, [1])
+    slow = fit(Trainer(data, lambda *_: weights), dataclasses.replace(recipe, freeze=1.0), split, [1])
+    np.testing.assert_allclose(fast.predictions, slow.predictions, atol=1e-4)
+    measured = ["seconds", "images_per_second"]
+    np.testing.assert_allclose(
+        fast.history.drop(columns=measured), slow.history.drop(columns=measured), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_each_epoch_trains_on_an_orientation_of_each_tile_and_predicts_the_tile_itself(data, split):
+    """Features that tell nothing but the orientation: only the tile as it is carries its label."""
+    recipe = dataclasses.replace(
+        RECIPE, freeze="all", augment=dataclasses.replace(NO_AUGMENTATION, orientations=8), weights="a.h5", epochs=2
+    )
+    taken = np.zeros((8, len(data.labels), 4), np.float32)
+    taken[:, :, 3] = np.arange(8)[:, None]
+    trainer = Trainer(dataclasses.replace(data, features={recipe.features_key: taken}))
+    seeded = trainer.start(recipe, split, [1])
+    rows = [seeded._to_fit(split.train)["x"] for seeded._epoch in (1, 2)]
+    for drawn in rows:
+        assert list(drawn[: len(split.train)] % len(data.labels)) == list(split.train)
+        assert len(set(drawn // len(data.labels))) > 4
+    assert list(rows[0]) != list(rows[1])
+    assert list(seeded._to_predict(split.test)["x"][: len(split.test)]) == list(split.test)
+
+
+def test_a_frozen_recipe_refuses_what_changes_a_tiles_values():
+    with pytest.raises(ValueError, match="freeze: all takes a tile's features once"):
+        dataclasses.replace(RECIPE, freeze="all", weights="a.h5")
+    with pytest.raises(ValueError, match="freeze: all needs weights"):
+        dataclasses.replace(RECIPE, freeze="all", augment=NO_AUGMENTATION)
 
 
 def test_pretrained_weights_are_read_once_for_trials_in_a_row(data, split, monkeypatch):
@@ -228,8 +360,14 @@ def test_random_kernels_are_glorots_and_all_else_begins_as_keras_has_it(warm, sp
             assert np.abs(values).max() > 0.95 * limit
             assert abs(values.std() / (limit / math.sqrt(3)) - 1) < 0.1
         else:
-            expected = 1 if name in ("gamma", "moving_variance") else 0
-            np.testing.assert_array_equal(values, np.full(values.shape, expected), err_msg=weight.path)
+            held = {
+                "rate": RECIPE.dropout,
+                "factors": RECIPE.augment.channel_jitter,
+                "probability": 0.5,
+                "variance": 50,
+            }
+            expected = {"gamma": 1, "moving_variance": 1, **held}.get(name, 0)
+            np.testing.assert_allclose(values, np.broadcast_to(expected, values.shape), err_msg=weight.path)
     assert kernels == 5
 
 
@@ -261,12 +399,13 @@ def test_frozen_layers_keep_every_variable_and_the_others_change(data, split):
     trainer = Trainer(data)
     recipe = dataclasses.replace(RECIPE, freeze=0.5, weight_decay=0.01)
     seeded = trainer.start(recipe, split, [1])
-    before = {w.path: np.array(w) for w in trainer._model.weights}
+    weights = [*trainer._model.get_layer("backbone").weights, *trainer._model.get_layer("probabilities").weights[:2]]
+    before = {w.path: np.array(w) for w in weights}
     list(seeded.epochs())
-    changed = {w.path.split("/")[-2] for w in trainer._model.weights if not np.array_equal(before[w.path], np.array(w))}
-    frozen = {w.path.split("/")[-2] for w in trainer._model.weights} - changed
+    changed = {w.path.split("/")[-2] for w in weights if not np.array_equal(before[w.path], np.array(w))}
+    frozen = {w.path.split("/")[-2] for w in weights} - changed
     assert frozen == {"conv1", "norm1", "conv2", "norm2"}
-    for weight in trainer._model.weights:
+    for weight in weights:
         same = np.array_equal(before[weight.path], np.array(weight))
         assert same == (weight.path.split("/")[-2] in frozen), weight.path
 
@@ -319,7 +458,7 @@ def test_batches_visit_every_row_and_go_on_from_the_beginning(n_rows, batch_size
     rows = np.random.default_rng(seed).choice(40, n_rows, replace=False)
     recipe = dataclasses.replace(RECIPE, batch_size=batch_size)
     weights = np.array([1, 2, 4], dtype=np.float32)
-    batches = training._Batches(data, rows, recipe, weights)
+    batches = training._Batches(data, rows, recipe, batch_size, weights)
     visited = []
     for index in range(len(batches)):
         images, labels, sample_weights = batches[index]
@@ -334,7 +473,7 @@ def test_batches_visit_every_row_and_go_on_from_the_beginning(n_rows, batch_size
         expected.append(rows[len(expected) % n_rows])
     assert visited == expected
     assert len(visited) - n_rows < batch_size
-    only = training._Batches(data, rows, recipe)
+    only = training._Batches(data, rows, recipe, batch_size)
     assert [image[0, 0, 0] for index in range(len(only)) for image in only[index][0]] == visited
 
 
@@ -342,10 +481,10 @@ def test_each_epoch_shuffles_anew_and_in_the_order_of_its_seed(warm, split, monk
     orders = []
     plain = training._Batches.__init__
 
-    def remember(self, data, rows, recipe, weights=None):
+    def remember(self, data, rows, recipe, size, weights=None):
         if weights is not None:
             orders.append(list(rows))
-        plain(self, data, rows, recipe, weights)
+        plain(self, data, rows, recipe, size, weights)
 
     monkeypatch.setattr(training._Batches, "__init__", remember)
     for seed in ([1], [1], [2]):

@@ -85,8 +85,8 @@ def open_image(root: Path, location: str) -> AbstractContextManager[IO[bytes]]:
     return _archive(path).open(member) if member else path.open("rb")
 
 
-def read_field(root: Path, locations: Sequence[str]) -> NDArray[Any]:
-    """The channels of one field stacked, shape (height, width, channels).
+def read_field(root: Path, locations: Sequence[str]) -> list[NDArray[Any]]:
+    """The channels of one field, each of shape (height, width).
 
     Raises ValueError naming the file that cannot be read, or whose shape differs from the first channel's.
     """
@@ -99,7 +99,7 @@ def read_field(root: Path, locations: Sequence[str]) -> NDArray[Any]:
             raise ValueError(f"{location}: {_reason(error)}") from None
         if planes[-1].shape != planes[0].shape:
             raise ValueError(f"{location}: shape {planes[-1].shape} differs from {planes[0].shape} of {locations[0]}")
-    return np.stack(planes, axis=-1)
+    return planes
 
 
 def _inside(root: Path, relative: str) -> Path:
