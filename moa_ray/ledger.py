@@ -66,6 +66,7 @@ class Result:
     attempts: int = 1
     epochs: int = 0
     seconds: float = 0.0
+    setup_seconds: float = 0.0
     error: str | None = None
     history: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
     predictions: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)

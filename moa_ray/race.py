@@ -14,10 +14,11 @@ runs everything and stops nothing. `Race` gives a candidate more folds only whil
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ from moa_ray.ledger import SETTLED, Proposal, Result, Status
 from moa_ray.recipe import Recipe
 from moa_ray.spec import Optuna
 from moa_ray.spec import Race as Rules
+
+Signature = tuple[Any, ...]  # see `Recipe.signature`
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,11 @@ class Assignment:
 class Plan(Protocol):
     """What `moa_ray.tuning` asks of a search."""
 
-    def ask(self) -> Assignment | None:
-        """The next assignment, or None while there is none to give."""
+    def ask(self, warm: Signature | None = None) -> Assignment | None:
+        """The next assignment, or None while there is none to give.
+
+        warm : what the worker that will take it has compiled; it keeps that as long as others can take the rest
+        """
 
     def tell(self, assignment: Assignment, result: Result) -> bool:
         """Take note of how an assignment ended; True where that is final and no further attempt follows."""
@@ -66,42 +72,52 @@ class Plan(Protocol):
 
 
 class Grid:
-    """Every recipe on every fold, recipe by recipe, so that a worker keeps its compiled model as long as it can.
+    """Every recipe on every fold. A worker gets what its compiled model can take while there is any, else that of which
+    most is waiting for each worker that is at it.
 
-    A trial that did not settle (it crashed, or ran out of memory) is tried again at the end, at most `retries` times.
+    A trial that did not settle (it crashed, or ran out of memory) is tried again after those that wait, at most
+    `retries` times.
     """
 
     def __init__(self, todo: Iterable[tuple[Recipe, str]], retries: int, done: int = 0) -> None:
-        self._waiting = deque(Assignment(recipe, fold) for recipe, fold in todo)
-        self._running: set[tuple[str, str]] = set()
+        self._waiting: dict[Signature, deque[Assignment]] = {}
+        for recipe, fold in todo:
+            self._wait(Assignment(recipe, fold))
+        self._running: dict[tuple[str, str], Signature] = {}
         self._retries = retries
-        self._total = len(self._waiting) + done
+        self._total = sum(map(len, self._waiting.values())) + done
 
     @property
     def at_most(self) -> int:
         """Trials that will have been done at the end."""
         return self._total
 
-    def ask(self) -> Assignment | None:
+    def ask(self, warm: Signature | None = None) -> Assignment | None:
         """The next assignment, or None while all that is left is running."""
-        if not self._waiting:
+        if not any(self._waiting.values()):
             return None
-        assignment = self._waiting.popleft()
-        self._running.add(assignment.key)
+        if warm is None or not self._waiting.get(warm):
+            busy = Counter(self._running.values())
+            warm = max(self._waiting, key=lambda signature: len(self._waiting[signature]) / (1 + busy[signature]))
+        assignment = self._waiting[warm].popleft()
+        self._running[assignment.key] = assignment.recipe.signature
         return assignment
 
     def tell(self, assignment: Assignment, result: Result) -> bool:
         """Take note of how an assignment ended; True where no further attempt follows."""
-        self._running.remove(assignment.key)
+        self._running.pop(assignment.key)
         if result.status in SETTLED or assignment.attempt > self._retries:
             return True
-        self._waiting.append(Assignment(assignment.recipe, assignment.fold, assignment.attempt + 1))
+        self._wait(Assignment(assignment.recipe, assignment.fold, assignment.attempt + 1))
         return False
 
     @property
     def finished(self) -> bool:
         """Whether every trial has ended for good."""
-        return not self._waiting and not self._running
+        return not any(self._waiting.values()) and not self._running
+
+    def _wait(self, assignment: Assignment) -> None:
+        self._waiting.setdefault(assignment.recipe.signature, deque()).append(assignment)
 
 
 State = Literal["running", "waiting", "stopped", "failed", "complete"]
@@ -193,14 +209,14 @@ class Race:
 
     # What tuning asks -------------------------------------------------------------------------------------------------
 
-    def ask(self) -> Assignment | None:
+    def ask(self, warm: Signature | None = None) -> Assignment | None:
         """The next assignment, or None while there is none to give."""
         if self._again:
             assignment = self._again.popleft()
             self._runners[assignment.recipe.candidate].running.add(assignment.fold)
             return assignment
         while True:
-            for runner in sorted(self._runners.values(), key=lambda runner: (-runner.rung, runner.proposal.number)):
+            for runner in sorted(self._runners.values(), key=partial(_turn, warm=warm)):
                 fold = self._next_fold(runner)
                 if fold is not None:
                     runner.running.add(fold)
@@ -350,6 +366,11 @@ class Race:
             return ""
         ranked = self._ranked(runner.rung)
         return f"number {ranked.index(runner) + 1} of {len(ranked)} on the first {self._rungs[runner.rung]} folds"
+
+
+def _turn(runner: _Runner, warm: Signature | None) -> tuple[bool, int, int]:
+    """Whose turn it is: of those that a worker's compiled model can take, then of all, who has come furthest."""
+    return runner.proposal.recipe.signature != warm, -runner.rung, runner.proposal.number
 
 
 def loss(objective: str, how: metrics.How) -> Loss:

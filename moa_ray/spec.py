@@ -146,12 +146,15 @@ class Resources(Section):
 
     concurrent : trials at once at most; null means as many as the cluster can hold
     retries : how often a trial that crashed is tried again
+    tiles_on_device : share of a trial's part of its GPU's memory that tiles may take, to be looked up there; where they
+        need more, and on CPUs, they stream from the memory map
     """
 
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     cpus: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     concurrent: Annotated[int, Field(ge=1)] | None = None
     retries: Annotated[int, Field(ge=0)] = 2
+    tiles_on_device: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
 class Tracking(Section):

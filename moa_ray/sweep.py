@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from moa_ray import command, ledger, metrics, report, spec, tracking, tuning
+from moa_ray import cluster, command, ledger, metrics, report, spec, tracking, tuning
 from moa_ray.ledger import Ledger, Proposal, Result
 from moa_ray.progress import Board, field_progress
 from moa_ray.proposals import Journal, Proposer
@@ -24,6 +24,7 @@ from moa_ray.spec import Optuna, Sweep
 from moa_ray.study import Material, Study
 from moa_ray.tables import LABEL
 from moa_ray.tracking import Tracker
+from moa_ray.worker import Bench
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -85,9 +86,10 @@ def _search(
         return
     resources = study.sweep.resources
     board = Board(console, lambda: plan.at_most, done=len(settled), best=leader.words, exact=not isinstance(plan, Race))
-    with tuning.cluster(address), board:
-        slots = tuning.slots(resources.cpus, resources.gpus, resources.concurrent, open_cluster=address is not None)
-        tuning.run(plan, material, study.recipes, slots, [recorder, board], _scheduler(study, plan, settled))
+    with cluster.connect(address), board:
+        slots = cluster.slots(resources.cpus, resources.gpus, resources.concurrent, open_cluster=address is not None)
+        trainable = tuning.trainable(Bench(material, tiles_share=resources.tiles_on_device), study.recipes, slots)
+        tuning.run(plan, trainable, slots, [recorder, board], _scheduler(study, plan, settled))
 
 
 def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result], recorder: "Recorder") -> Plan | None:

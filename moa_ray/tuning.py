@@ -1,28 +1,20 @@
-"""Trials on Ray Tune: the only file that imports Ray.
+"""Trials on Ray Tune.
 
 The driver asks a plan for assignments, Ray Tune gives each to a worker that fits one recipe on one fold, and the driver
 takes what the worker returns. Workers write nothing; Tune's own snapshots are not used, the ledger is what is read.
 """
 
-import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import tempfile
-import time
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
 
 # Ray reads these when it is imported. Nothing of Tune's own is worth a file, a table or a report on the terminal.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ |= {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -36,19 +28,15 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from moa_ray import cluster
+from moa_ray.cluster import Slots
 from moa_ray.ledger import Result, Status
-from moa_ray.race import Assignment, Plan
+from moa_ray.race import Assignment, Plan, Signature
 from moa_ray.recipe import Recipe
 from moa_ray.spec import Asha
-from moa_ray.study import Material
-from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, metadata_columns, probability_column
+from moa_ray.worker import EPOCH, OUTCOME, Bench, Worker
 
-# A trial that ends leaves this in Tune's last result; the driver takes it out before Tune keeps it.
-_OUTCOME = "outcome"
-# What each result says of its epoch; Tune adds much of its own beside it.
-_EPOCH = "epoch"
 _NEVER = 10**9  # epochs
 
 
@@ -65,71 +53,28 @@ class Listener(Protocol):
         """An attempt has ended; `final` where no further attempt follows."""
 
 
-@dataclass(frozen=True)
-class Slots:
-    """What each trial gets and how many run at once."""
+def trainable(bench: Bench, recipes: list[Recipe], slots: Slots) -> Any:
+    """What Tune runs: recipes on folds, with all that they need within reach of every node.
 
-    cpus: float
-    gpus: float
-    concurrent: int
-
-
-@contextlib.contextmanager
-def cluster(address: str | None) -> Iterator[None]:
-    """Ray: the cluster at an address, or one of this machine alone that ends with the block."""
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONWARNINGS": "ignore"}
-    address = address or os.environ.get("RAY_ADDRESS") or "local"  # Ray sets the variable for submitted jobs
-    local = {"include_dashboard": False} if address == "local" else {}
-    try:
-        ray.init(address, runtime_env={"env_vars": environment}, **quiet, **local)
-    except ConnectionError as error:
-        raise ValueError(f"--address {address}: no Ray cluster answers there: {error}") from None
-    for name in ("ray.tune", "ray.train", "ray.air"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def slots(
-    cpus: int | Literal["auto"], gpus: float | Literal["auto"], concurrent: int | None, open_cluster: bool
-) -> Slots:
-    """What each trial gets: one GPU where the cluster has any, else CPUs alone.
-
-    Raises ValueError where this machine alone can never hold a trial; a cluster may still grow.
+    recipes : one for each set of pretrained weights that may be asked for
+    Raises ValueError where pretrained weights cannot be had.
     """
-    have = ray.cluster_resources()
-    all_cpus, all_gpus = have.get("CPU", 1.0), have.get("GPU", 0.0)
-    gpus = (1.0 if all_gpus else 0.0) if gpus == "auto" else gpus
-    if cpus == "auto":
-        # With GPUs the CPUs are shared out among them. Without, few CPUs a trial are best: small steps scale badly.
-        cpus = max(1, int(all_cpus * gpus / all_gpus)) if gpus and all_gpus else max(1, int(all_cpus) // 8)
-    for name, asked, available in (("gpus", gpus, all_gpus), ("cpus", cpus, all_cpus)):
-        if asked > available and not open_cluster:
-            raise ValueError(f"resources.{name}: each trial asks for {asked:g}, but this machine has {available:g}")
-    fit = int(all_cpus // cpus) if not gpus else int(min(all_cpus // cpus, all_gpus / gpus))
-    return Slots(float(cpus), float(gpus), concurrent or max(1, fit))
+    weights = cluster.share_pretrained(recipes)
+    paths = [*bench.material.tiles.values(), *bench.features.values()]
+    files = cluster.share_files(paths) if len(ray.nodes()) > 1 else {}
+    bench = dataclasses.replace(bench, gpus=slots.gpus)
+    return tune.with_parameters(FoldTrainable, bench=bench, files=files, weights=weights)
 
 
 def run(
-    plan: Plan,
-    material: Material,
-    recipes: list[Recipe],
-    slots: Slots,
-    listeners: list[Listener],
-    scheduler: TrialScheduler | None = None,
+    plan: Plan, trainable: Any, slots: Slots, listeners: list[Listener], scheduler: TrialScheduler | None = None
 ) -> None:
     """Run a plan to its end, telling the listeners; what a trial does wrong is its own result, not an exception here.
 
-    recipes : one for each set of pretrained weights that the plan may ask for
     scheduler : which trials stop at an epoch; by default none
-    Raises ValueError where pretrained weights cannot be had.
     """
-    weights = _share_pretrained(recipes)
-    arrays = _share_tiles(material) if len(ray.nodes()) > 1 else {}
-    trainable = tune.with_parameters(FoldTrainable, material=material, arrays=arrays, weights=weights)
+    for name in ("ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     conductor = _Conductor(plan, listeners)
     with tempfile.TemporaryDirectory(prefix="moa_ray-tune-") as scratch:
         tune.Tuner(
@@ -176,9 +121,7 @@ class FoldAsha(FIFOScheduler):  # type: ignore[misc]
                 "replayed", stub=True, trial_id=f"{candidate} {fold}", config={"fold": fold, "stoppable": True}
             )
             self.on_trial_add(None, trial)
-            results = [
-                {_EPOCH + "/" + name: value for name, value in row.items()} for row in history.to_dict("records")
-            ]
+            results = [{EPOCH + "/" + name: value for name, value in row.items()} for row in history.to_dict("records")]
             for result in results[:-1] if whole else results:
                 self.on_trial_result(None, trial, result)
             if whole:
@@ -214,8 +157,8 @@ class FoldAsha(FIFOScheduler):  # type: ignore[misc]
         fold = trial.config["fold"]
         if fold not in self._folds:
             self._folds[fold] = AsyncHyperBandScheduler(
-                time_attr=f"{_EPOCH}/epoch",
-                metric=f"{_EPOCH}/validation_loss",
+                time_attr=f"{EPOCH}/epoch",
+                metric=f"{EPOCH}/validation_loss",
                 mode="min",
                 max_t=_NEVER,
                 grace_period=self._settings.grace_epochs,
@@ -228,75 +171,31 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
     """One recipe on one fold; one step is one epoch, and the last one predicts the held-out tiles."""
 
     def setup(
-        self, config: dict[str, Any], material: Material, arrays: Mapping[int, Any], weights: Mapping[Any, Any]
+        self, config: dict[str, Any], bench: Bench, files: Mapping[Path, Any], weights: Mapping[Any, Any]
     ) -> None:
-        """Import Keras with as many threads as this worker has CPUs, and open the tiles."""
-        cpus = str(max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))))
-        os.environ |= {"OMP_NUM_THREADS": cpus, "TF_NUM_INTRAOP_THREADS": cpus, "TF_NUM_INTEROP_THREADS": "1"}
-        from moa_ray.training import Data, Trainer
-
-        self._material = material
-        tiles = {size: _open_tiles(path, arrays.get(size)) for size, path in material.tiles.items()}
-        data = Data(tiles=tiles, labels=material.labels(), classes=material.classes)
-        self._new_trainer = functools.partial(Trainer, data, lambda *key: list(ray.get(weights[key])))
-        self._trainer = self._new_trainer()
+        """Begin the process that trains, with as many threads as this worker has CPUs."""
+        cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+        here = {size: cluster.on_this_node(path, files) for size, path in bench.material.tiles.items()}
+        features = {key: cluster.on_this_node(path, files) for key, path in bench.features.items()}
+        bench = dataclasses.replace(
+            bench, material=dataclasses.replace(bench.material, tiles=here), features=features, cpus=cpus
+        )
+        self._worker = Worker(bench, lambda *key: list(ray.get(weights[key])))
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial; the compiled model stays."""
-        self._recipe = Recipe.from_dict(new_config["recipe"])
-        self._fold = new_config["fold"]
-        self._training: Any = None
-        self._history: list[dict[str, Any]] = []
-        self._seconds = 0.0
+        """Take the next trial; the compiled model stays where the recipe can take it."""
+        self._worker.start(Recipe.from_dict(new_config["recipe"]), new_config["fold"])
         return True
 
     def step(self) -> dict[str, Any]:
         """One epoch. What goes wrong is returned, so that the driver learns which kind it was."""
-        from moa_ray.training import Diverged
+        result = self._worker.step()
+        return {**result, "done": True} if OUTCOME in result else result
 
-        begun = time.monotonic()
-        try:
-            if self._training is None:
-                self._begin()
-            epoch = dataclasses.asdict(next(self._epochs))
-            self._history.append(epoch)
-            done = len(self._history) == self._recipe.epochs
-            outcome = {"status": "finished", "predictions": self._predictions()} if done else None
-        except Diverged as error:
-            epoch, outcome = None, {"status": "diverged", "error": str(error)}
-        except Exception as error:
-            # A model that failed is not trusted with the next trial.
-            self._trainer = self._new_trainer()
-            status = "out_of_memory" if _is_out_of_memory(error) else "crashed"
-            text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-            epoch, outcome = None, {"status": status, "error": text}
-        self._seconds += time.monotonic() - begun
-        result = {_EPOCH: epoch} if epoch else {}
-        if outcome is None:
-            return result
-        outcome |= {"history": pd.DataFrame(self._history), "seconds": self._seconds, "epochs": len(self._history)}
-        return {**result, "done": True, _OUTCOME: outcome}
-
-    def _begin(self) -> None:
-        from moa_ray.training import Split
-
-        rows = self._material.table["row"].to_numpy()
-        positions = self._material.split(self._fold)
-        self._test = self._material.table.iloc[positions["test"]]
-        split = Split(**{part: rows[index] for part, index in positions.items()})
-        self._training = self._trainer.start(self._recipe, split, self._material.seeds(self._fold))
-        self._epochs = self._training.epochs()
-
-    def _predictions(self) -> pd.DataFrame:
-        """One row a held-out tile: its metadata, the fold, the candidate, and a probability for each label."""
-        keys = self._test[metadata_columns(self._test)].reset_index(drop=True)
-        names = {FOLD: self._fold, CANDIDATE: self._recipe.candidate, BACKBONE: self._recipe.backbone}
-        probabilities = pd.DataFrame(
-            self._training.predict(self._test["row"].to_numpy()),
-            columns=[probability_column(label) for label in self._material.classes],
-        )
-        return pd.concat([keys.assign(**names), probabilities], axis=1)
+    def cleanup(self) -> None:
+        """End the process with the worker."""
+        self._worker.close()
 
 
 class _Conductor:
@@ -306,11 +205,21 @@ class _Conductor:
         self.plan = plan
         self.listeners = listeners
         self.assignments: dict[str, Assignment] = {}
+        # What the worker has compiled that Tune keeps for the next trial: the one that became free first.
+        self._free: Signature | None = None
         self._histories: dict[str, list[dict[str, Any]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its settings for a restore that we never make."""
         return {}
+
+    def ask(self, trial_id: str) -> Assignment | None:
+        """The assignment for the next of Tune's trials."""
+        assignment = self.plan.ask(self._free)
+        if assignment is not None:
+            self.assignments[trial_id] = assignment
+            self._free = None
+        return assignment
 
     def epoch(self, trial_id: str, epoch: dict[str, Any]) -> None:
         self._histories.setdefault(trial_id, []).append(epoch)
@@ -322,9 +231,12 @@ class _Conductor:
         history = pd.DataFrame(self._histories[trial_id])
         self.end(trial_id, "stopped", history=history, epochs=len(history), seconds=float(history["seconds"].sum()))
 
-    def end(self, trial_id: str, status: Status, **details: Any) -> None:
+    def end(self, trial_id: str, status: Status, lost: bool = False, **details: Any) -> None:
+        """A trial has ended; `lost` where its worker has too."""
         self._histories.pop(trial_id, None)
         assignment = self.assignments.pop(trial_id)
+        if not lost and self._free is None:
+            self._free = assignment.recipe.signature
         candidate, fold = assignment.key
         recipe = assignment.recipe.as_dict()
         result = Result(candidate, fold, status, recipe, attempts=assignment.attempt, **details)
@@ -341,10 +253,9 @@ class _Asker(Searcher):  # type: ignore[misc]
         self._conductor = conductor
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        assignment = self._conductor.plan.ask()
+        assignment = self._conductor.ask(trial_id)
         if assignment is None:
             return str(Searcher.FINISHED) if self._conductor.plan.finished else None
-        self._conductor.assignments[trial_id] = assignment
         return {
             "recipe": assignment.recipe.as_dict(),
             "fold": assignment.fold,
@@ -371,9 +282,10 @@ class _Taker(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        outcome = result.pop(_OUTCOME, None)
-        if _EPOCH in result:
-            self._conductor.epoch(trial.trial_id, result[_EPOCH])
+        # The driver takes the outcome out before Tune keeps it.
+        outcome = result.pop(OUTCOME, None)
+        if EPOCH in result:
+            self._conductor.epoch(trial.trial_id, result[EPOCH])
         if outcome is not None:
             self._conductor.end(trial.trial_id, **outcome)
 
@@ -386,57 +298,4 @@ class _Taker(tune.Callback):  # type: ignore[misc]
         text = str(trial.get_error() or "the worker was lost")
         if trial.trial_id in self._conductor.assignments:
             status: Status = "out_of_memory" if "OutOfMemory" in text else "crashed"
-            self._conductor.end(trial.trial_id, status, error=text)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}) or "RESOURCE_EXHAUSTED" in str(
-        error
-    )
-
-
-def _open_tiles(path: Path, reference: Any) -> np.ndarray:
-    """The tiles without a copy: mapped from the store where this node has it, else from Ray's object store."""
-    if path.exists():
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
-    fetched: np.ndarray = ray.get(reference)
-    return fetched
-
-
-def _share_tiles(material: Material) -> dict[int, Any]:
-    """The tiles in Ray's object store, as plain arrays: it would copy a memory map for every worker."""
-    return {
-        size: ray.put(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)))
-        for size, path in material.tiles.items()
-    }
-
-
-def _share_pretrained(recipes: list[Recipe]) -> dict[tuple[str, str, int], Any]:
-    """Read each set of pretrained weights once, on the driver's node, into the object store."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    load = ray.remote(num_cpus=0, max_calls=1, max_retries=0, scheduling_strategy=here)(_read_pretrained)
-    wanted = dict.fromkeys(
-        (recipe.backbone, recipe.weights, int(recipe.image_size)) for recipe in recipes if recipe.weights != "random"
-    )
-    # A worker's own folder is not the one that the sweep was started in.
-    shared = {
-        (name, weights, size): load.remote(
-            name, weights if weights == "imagenet" else str(Path(weights).resolve()), size
-        )
-        for name, weights, size in wanted
-    }
-    for reference in shared.values():
-        try:
-            ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-    return shared
-
-
-def _read_pretrained(backbone: str, weights: str, size: int) -> list[np.ndarray]:
-    """In a process of its own, so that the driver does not hold Keras and its backend in memory."""
-    from moa_ray.models import pretrained
-
-    return pretrained(backbone, weights, size)
+            self._conductor.end(trial.trial_id, status, lost=True, error=text)

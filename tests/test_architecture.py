@@ -10,7 +10,7 @@ import pytest
 
 LAYERS = {
     5: {"sweep", "prepare", "report"},
-    4: {"study", "tuning", "race", "proposals", "tracking", "figures", "page", "progress"},
+    4: {"study", "cluster", "tuning", "worker", "race", "proposals", "tracking", "figures", "page", "progress"},
     3: {"spec", "ledger", "training"},
     2: {"models", "augment", "tiles"},
     1: {
@@ -28,7 +28,7 @@ LAYERS = {
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 DOORS = {
-    "ray": {"tuning"},
+    "ray": {"cluster", "tuning"},
     "mlflow": {"tracking"},
     "optuna": {"proposals"},
     "keras": {"models", "augment", "training"},

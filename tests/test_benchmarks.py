@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from benchmarks import search
 
-from moa_ray import tuning
+from moa_ray import cluster
 
 
 @pytest.mark.parametrize("name", list(search.METHODS))
@@ -29,7 +29,7 @@ def test_the_best_recipe_has_no_regret_and_folds_differ_more_than_recipes() -> N
 def ray_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # Ray's workers import the benchmark by its name.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    with tuning.cluster(None):
+    with cluster.connect(None):
         yield
 
 

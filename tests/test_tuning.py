@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moa_ray import tuning
+from moa_ray import cluster, tuning
 from moa_ray.folds import Fold
 from moa_ray.ledger import Result
 from moa_ray.race import Assignment, Grid
 from moa_ray.recipe import Recipe
 from moa_ray.study import Material
 from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
+from moa_ray.worker import Bench
 
 pytestmark = pytest.mark.ray
 
@@ -40,7 +41,7 @@ class Notes:
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_here() -> Iterator[None]:
-    with tuning.cluster(None):
+    with cluster.connect(None):
         yield
 
 
@@ -69,7 +70,8 @@ def material(tmp_path: Path) -> Material:
 def run(material: Material, folds: list[str], retries: int = 0) -> Notes:
     notes = Notes()
     plan = Grid([(RECIPE, fold) for fold in folds], retries)
-    tuning.run(plan, material, [RECIPE], tuning.Slots(1, 0, 1), [notes])
+    slots = cluster.Slots(1, 0, 1)
+    tuning.run(plan, tuning.trainable(Bench(material), [RECIPE], slots), slots, [notes])
     return notes
 
 
@@ -103,36 +105,29 @@ def test_error_in_training_is_a_crash_that_names_it(material: Material) -> None:
     assert "IndexError" in str(result.error)
 
 
-def test_tiles_come_from_the_object_store_where_a_node_has_no_file(material: Material, tmp_path: Path) -> None:
-    reference = tuning._share_tiles(material)[32]
-    fetched = tuning._open_tiles(tmp_path / "elsewhere.npy", reference)
-    assert np.array_equal(fetched, np.load(material.tiles[32]))
-    assert not fetched.flags.writeable
+def test_file_that_a_node_lacks_comes_from_the_object_store_once(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))
+    (tmp_path / "node").mkdir()
+    path = material.tiles[32]
+    (reference,) = cluster.share_files([path]).values()
+    elsewhere = tmp_path / "elsewhere" / "tiles-32.npy"
+    copy = cluster.on_this_node(elsewhere, {elsewhere: reference})
+    assert np.array_equal(np.load(copy), np.load(path))
+    assert cluster.on_this_node(elsewhere, {}) == copy
+    assert cluster.on_this_node(path, {}) == path
 
 
 def test_slots_take_what_is_asked_for_and_fill_the_machine() -> None:
     import ray
 
     cpus = int(ray.cluster_resources()["CPU"])
-    assert tuning.slots(1, 0, None, open_cluster=False) == tuning.Slots(1.0, 0.0, cpus)
-    assert tuning.slots("auto", "auto", 1, open_cluster=False).concurrent == 1
+    assert cluster.slots(1, 0, None, open_cluster=False) == cluster.Slots(1.0, 0.0, cpus)
+    assert cluster.slots("auto", "auto", 1, open_cluster=False).concurrent == 1
 
 
 def test_gpu_that_this_machine_lacks_is_refused_but_a_cluster_may_grow() -> None:
     with pytest.raises(ValueError, match=r"resources\.gpus: each trial asks for 0\.5, but this machine has 0"):
-        tuning.slots("auto", 0.5, None, open_cluster=False)
-    assert tuning.slots(1, 0.5, None, open_cluster=True).gpus == 0.5
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError("no"), True),
-        (type("ResourceExhaustedError", (Exception,), {})("OOM when allocating"), True),
-        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), True),
-        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"), True),
-        (ValueError("shapes differ"), False),
-    ],
-)
-def test_running_out_of_memory_is_told_from_a_crash(error: Exception, expected: bool) -> None:
-    assert tuning._is_out_of_memory(error) == expected
+        cluster.slots("auto", 0.5, None, open_cluster=False)
+    assert cluster.slots(1, 0.5, None, open_cluster=True).gpus == 0.5

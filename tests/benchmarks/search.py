@@ -41,7 +41,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import ConcurrencyLimiter, Repeater, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from moa_ray import tuning
+from moa_ray import cluster, tuning
 from moa_ray.ledger import Result
 from moa_ray.proposals import Proposer
 from moa_ray.race import Grid, Plan, Race
@@ -478,7 +478,7 @@ def main() -> None:
     given = arguments.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if given.real:
-        with tuning.cluster(None):
+        with cluster.connect(None):
             write_agreement(list(agreement(3)))
         return
     with multiprocessing.get_context("spawn").Pool() as pool:

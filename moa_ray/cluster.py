@@ -1,0 +1,123 @@
+"""The Ray cluster: connecting to it, what each trial gets of it, and what its nodes share. Ray Tune is in `tuning`."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+# Ray reads these when it is imported.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from moa_ray.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What each trial gets and how many run at once."""
+
+    cpus: float
+    gpus: float
+    concurrent: int
+
+
+@contextlib.contextmanager
+def connect(address: str | None) -> Iterator[None]:
+    """Ray: the cluster at an address, or one of this machine alone that ends with the block."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONWARNINGS": "ignore"}
+    address = address or os.environ.get("RAY_ADDRESS") or "local"  # Ray sets the variable for submitted jobs
+    local = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address, runtime_env={"env_vars": environment}, **quiet, **local)
+    except ConnectionError as error:
+        raise ValueError(f"--address {address}: no Ray cluster answers there: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def slots(
+    cpus: int | Literal["auto"], gpus: float | Literal["auto"], concurrent: int | None, open_cluster: bool
+) -> Slots:
+    """What each trial gets: one GPU where the cluster has any, else CPUs alone.
+
+    Raises ValueError where this machine alone can never hold a trial; a cluster may still grow.
+    """
+    have = ray.cluster_resources()
+    all_cpus, all_gpus = have.get("CPU", 1.0), have.get("GPU", 0.0)
+    gpus = (1.0 if all_gpus else 0.0) if gpus == "auto" else gpus
+    if cpus == "auto":
+        # With GPUs the CPUs are shared out among them. Without, few CPUs a trial are best: small steps scale badly.
+        cpus = max(1, int(all_cpus * gpus / all_gpus)) if gpus and all_gpus else max(1, int(all_cpus) // 8)
+    for name, asked, available in (("gpus", gpus, all_gpus), ("cpus", cpus, all_cpus)):
+        if asked > available and not open_cluster:
+            raise ValueError(f"resources.{name}: each trial asks for {asked:g}, but this machine has {available:g}")
+    fit = int(all_cpus // cpus) if not gpus else int(min(all_cpus // cpus, all_gpus / gpus))
+    return Slots(float(cpus), float(gpus), concurrent or max(1, fit))
+
+
+def on_this_node(path: Path, files: Mapping[Path, Any]) -> Path:
+    """A file of the driver's: where it lies if this node sees it, else a copy out of Ray's object store, made once."""
+    if path.exists():
+        return path
+    mine = Path(tempfile.gettempdir(), f"moa_ray-{os.getuid()}")
+    mine.mkdir(mode=0o700, exist_ok=True)
+    if mine.is_symlink() or mine.stat().st_uid != os.getuid():
+        raise ValueError(f"{mine}: belongs to another user; remove it, or give Ray another TMPDIR on this node")
+    copy = mine / path.parent.name / path.name
+    copy.parent.mkdir(exist_ok=True)
+    with copy.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not copy.exists():
+            writing = copy.with_suffix(".writing.npy")
+            np.save(writing, ray.get(files[path]), allow_pickle=False)
+            writing.replace(copy)
+    return copy
+
+
+def share_files(paths: Iterable[Path]) -> dict[Path, Any]:
+    """Arrays in Ray's object store, as plain ones: it would copy a memory map for every worker."""
+    return {path: ray.put(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))) for path in paths}
+
+
+def share_pretrained(recipes: list[Recipe]) -> dict[tuple[str, str, int], Any]:
+    """Read each set of pretrained weights once, on the driver's node, into the object store."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    load = ray.remote(num_cpus=0, max_calls=1, max_retries=0, scheduling_strategy=here)(_read_pretrained)
+    wanted = dict.fromkeys(
+        (recipe.backbone, recipe.weights, int(recipe.image_size))
+        for recipe in recipes
+        if recipe.weights != "random" and recipe.freeze != "all"
+    )
+    # A worker's own folder is not the one that the sweep was started in.
+    shared = {
+        (name, weights, size): load.remote(
+            name, weights if weights == "imagenet" else str(Path(weights).resolve()), size
+        )
+        for name, weights, size in wanted
+    }
+    for reference in shared.values():
+        try:
+            ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+    return shared
+
+
+def _read_pretrained(backbone: str, weights: str, size: int) -> list[np.ndarray]:
+    """In a process of its own, so that the driver does not hold Keras and its backend in memory."""
+    from moa_ray.models import pretrained
+
+    return pretrained(backbone, weights, size)

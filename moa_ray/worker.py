@@ -1,0 +1,251 @@
+"""The process that trains, one for each slot. It is ended when another model must be compiled.
+
+TensorFlow never gives back what it traced: measured with Keras 3.15 on TensorFlow, a network compiled in place of
+another leaves about 200 MB behind, whatever is cleared and collected. A process that ends gives all of it back, on a GPU
+too, and when the system kills it for want of memory, whoever asked it for an epoch is still there to say so.
+"""
+
+import ctypes
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moa_ray.recipe import Recipe
+from moa_ray.study import Material
+from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, metadata_columns, probability_column
+
+# What a step returns: the epoch that it did, and with the last one how the trial ended.
+EPOCH, OUTCOME = "epoch", "outcome"
+_PRETRAINED = "pretrained"
+_KILL_ME_WITH_MY_PARENT = 1  # PR_SET_PDEATHSIG
+
+Pretrained = Callable[[str, str, int], list[NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a process works with.
+
+    features : for each `Recipe.features_key` the file of a frozen backbone's features
+    cpus : threads that it uses
+    gpus : share of a GPU that it has; 0 without one
+    tiles_share : share of its GPU memory that tiles may take
+    """
+
+    material: Material
+    features: Mapping[tuple[Any, ...], Path] = field(default_factory=dict)
+    cpus: int = 1
+    gpus: float = 0.0
+    tiles_share: float = 0.5
+
+
+class Worker:
+    """The process as seen by who asks it.
+
+    pretrained : (backbone, weights, image size) to the backbone's weights
+    """
+
+    def __init__(self, bench: Bench, pretrained: Pretrained) -> None:
+        self._bench, self._pretrained = bench, pretrained
+        self._signature: tuple[Any, ...] | None = None
+        self._begin()
+
+    def start(self, recipe: Recipe, fold: str) -> None:
+        """Take the next trial. A process that holds another model makes way for a new one."""
+        if self._signature not in (None, recipe.signature):
+            self.close()
+            self._begin()
+        self._signature = recipe.signature
+        self._ask: tuple[Recipe, str] | None = (recipe, fold)
+
+    def step(self) -> dict[str, Any]:
+        """Train an epoch, with the last one predict the held-out tiles; what goes wrong is an outcome too."""
+        try:
+            self._connection.send(self._ask)
+            self._ask = None
+            while True:
+                kind, asked = self._connection.recv()
+                if kind != _PRETRAINED:
+                    break
+                self._connection.send(self._pretrained(*asked))
+            value: dict[str, Any] = asked
+        except (EOFError, OSError):
+            value = {OUTCOME: _lost(self._process.wait())}
+        if value.get(OUTCOME, {}).get("status") in ("crashed", "out_of_memory"):
+            # A process in which something failed is not trusted with the next trial.
+            self.close()
+            self._begin()
+        return value
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _begin(self) -> None:
+        self._signature = None
+        mine, its = socket.socketpair()
+        threads = str(self._bench.cpus)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
+            "OMP_NUM_THREADS": threads,
+            "TF_NUM_INTRAOP_THREADS": threads,
+            "TF_NUM_INTEROP_THREADS": "1",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moa_ray.worker", str(its.fileno()), str(os.getpid())],
+            env=environment,
+            pass_fds=[its.fileno()],
+        )
+        its.close()
+        self._connection = Connection(mine.detach())
+        self._connection.send(self._bench)
+
+
+def _lost(status: int) -> dict[str, Any]:
+    """The outcome of a trial whose process is gone."""
+    if status == -signal.SIGKILL:
+        text = (
+            "the training process was killed, as the system does where memory runs out; give a trial fewer neighbours"
+        )
+        return {"status": "out_of_memory", "error": f"{text} (resources.concurrent) or a smaller batch_size"}
+    return {"status": "crashed", "error": f"the training process ended with status {status}"}
+
+
+# Inside the process ---------------------------------------------------------------------------------------------------
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Do what comes through a socket until it is closed."""
+    ctypes.CDLL(None).prctl(_KILL_ME_WITH_MY_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    import moa_ray.training  # noqa: F401 - takes seconds, while nobody waits
+
+    connection = Connection(descriptor)
+    try:
+        session = _Session(connection.recv(), connection)
+        while True:
+            connection.send(("", session.step(connection.recv())))
+    except EOFError:
+        return
+
+
+class _Session:
+    """One trial after the other on one warm model."""
+
+    def __init__(self, bench: Bench, connection: Connection) -> None:
+        self._bench, self._material = bench, bench.material
+        self._connection = connection
+        self._trainer: Any = None
+
+    def step(self, given: tuple[Recipe, str] | None) -> dict[str, Any]:
+        """One epoch of the trial that is given, or else of the last one."""
+        from moa_ray.training import Diverged
+
+        begun = time.monotonic()
+        try:
+            if given is not None:
+                self._history: list[dict[str, Any]] = []
+                self._seconds = self._setup_seconds = 0.0
+                self._recipe, self._fold = given
+                self._begin()
+                self._setup_seconds = time.monotonic() - begun
+            epoch = dataclasses.asdict(next(self._epochs))
+            self._history.append(epoch)
+            done = len(self._history) == self._recipe.epochs
+            outcome = {"status": "finished", "predictions": self._predictions()} if done else None
+        except Diverged as error:
+            epoch, outcome = None, {"status": "diverged", "error": str(error)}
+        except Exception as error:
+            epoch, outcome = None, self._failure(error)
+        self._seconds += time.monotonic() - begun
+        result: dict[str, Any] = {EPOCH: epoch} if epoch else {}
+        if outcome is None:
+            return result
+        seconds = {"seconds": self._seconds, "setup_seconds": self._setup_seconds}
+        return {
+            **result,
+            OUTCOME: {**outcome, **seconds, "history": pd.DataFrame(self._history), "epochs": len(self._history)},
+        }
+
+    def _begin(self) -> None:
+        from moa_ray.training import Split
+
+        if self._trainer is None:
+            self._trainer = self._new_trainer()
+        rows = self._material.table["row"].to_numpy()
+        positions = self._material.split(self._fold)
+        self._test = self._material.table.iloc[positions["test"]]
+        split = Split(**{part: rows[index] for part, index in positions.items()})
+        self._training = self._trainer.start(self._recipe, split, self._material.seeds(self._fold))
+        self._epochs = self._training.epochs()
+
+    def _new_trainer(self) -> Any:
+        from moa_ray import models
+        from moa_ray.training import Data, Trainer
+
+        tiles = {size: _mapped(path) for size, path in self._material.tiles.items()}
+        features = {key: _mapped(path) for key, path in self._bench.features.items()}
+        data = Data(tiles, self._material.labels(), self._material.classes, features)
+        room = self._bench.tiles_share * min(self._bench.gpus, 1.0) * models.gpu_memory()
+        return Trainer(data, self._ask_pretrained, on_device=int(room))
+
+    def _ask_pretrained(self, *key: Any) -> list[NDArray[Any]]:
+        self._connection.send((_PRETRAINED, key))
+        weights: list[NDArray[Any]] = self._connection.recv()
+        return weights
+
+    def _predictions(self) -> pd.DataFrame:
+        """One row a held-out tile: its metadata, the fold, the candidate, and a probability for each label."""
+        keys = self._test[metadata_columns(self._test)].reset_index(drop=True)
+        names = {FOLD: self._fold, CANDIDATE: self._recipe.candidate, BACKBONE: self._recipe.backbone}
+        probabilities = pd.DataFrame(
+            self._training.predict(self._test["row"].to_numpy()),
+            columns=[probability_column(label) for label in self._material.classes],
+        )
+        return pd.concat([keys.assign(**names), probabilities], axis=1)
+
+    def _failure(self, error: Exception) -> dict[str, Any]:
+        text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        if not is_out_of_memory(error):
+            return {"status": "crashed", "error": text}
+        if 0 < self._bench.gpus < 1:
+            text = (
+                f"{int(1 / self._bench.gpus)} trials share a GPU and do not fit into its memory together; raise "
+                f"resources.gpus, which is {self._bench.gpus:g}, or lower batch_size\n{text}"
+            )
+        return {"status": "out_of_memory", "error": text}
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of any backend says that memory ran out."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}) or "RESOURCE_EXHAUSTED" in str(
+        error
+    )
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
