@@ -1,8 +1,8 @@
 """The process that trains, one for each slot. It is ended when another model must be compiled.
 
 TensorFlow never gives back what it traced: measured with Keras 3.15 on TensorFlow, a network compiled in place of
-another leaves about 200 MB behind, whatever is cleared and collected. A process that ends gives all of it back, on a GPU
-too, and when the system kills it for want of memory, whoever asked it for an epoch is still there to say so.
+another leaves about 200 MB behind, whatever is cleared and collected. A process that ends gives all of it back, on a
+GPU too, and when the system kills it for want of memory, whoever asked it for an epoch is still there to say so.
 """
 
 import ctypes

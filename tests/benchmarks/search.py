@@ -23,12 +23,9 @@ import argparse
 import heapq
 import itertools
 import multiprocessing
-import os
-import platform
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +46,8 @@ from moa_ray.recipe import Recipe
 from moa_ray.space import Space
 from moa_ray.spec import Optuna
 
+from .results import HERE, machine
+
 EPOCHS = 10
 FOLDS = [f"fold{number:02d}" for number in range(38)]
 FIXED = {"weights": "random", "image_size": 32, "epochs": EPOCHS}
@@ -58,7 +57,6 @@ SPACE: dict[str, list[Any]] = {
     "weight_decay": [0.0, 1e-5, 1e-3],
 }
 _DISTRIBUTIONS = {key: optuna.distributions.CategoricalDistribution(values) for key, values in SPACE.items()}
-HERE = Path(__file__).parent
 
 
 class World:
@@ -499,7 +497,7 @@ def write(found: pd.DataFrame, seeds: int, slots: int) -> None:
     lines = [
         "# What the search saves",
         "",
-        f"`python -m tests.benchmarks.search`: {seeds} seeds, {slots} slots, a simulated clock, {_machine()}. Regret "
+        f"`python -m tests.benchmarks.search`: {seeds} seeds, {slots} slots, a simulated clock, {machine()}. Regret "
         "is the mean over seeds, plus or minus its standard error; each line is at equal epochs. What the methods "
         "are, and how the table is drawn, stands in `search.py`.",
         "",
@@ -524,7 +522,7 @@ def write_against_grid(rows: pd.DataFrame, seeds: int, slots: int) -> None:
     lines = [
         "# All 72 recipes, raced, against the full grid",
         "",
-        f"`python -m tests.benchmarks.search --grid`: {seeds} seeds, {slots} slots, a simulated clock, {_machine()}. "
+        f"`python -m tests.benchmarks.search --grid`: {seeds} seeds, {slots} slots, a simulated clock, {machine()}. "
         "The regret beyond the grid's is paired by seed: its mean, plus or minus its standard error.",
         "",
         "| moa_ray | epochs, share of the full grid's | regret beyond the grid's |",
@@ -540,7 +538,7 @@ def write_agreement(rows: list[dict[str, Any]]) -> None:
     lines = [
         "# The simulation and the real Ray Tune",
         "",
-        f"`python -m tests.benchmarks.search --real`: one trial at a time, {_machine()}. Agrees: the same number of "
+        f"`python -m tests.benchmarks.search --real`: one trial at a time, {machine()}. Agrees: the same number of "
         "trials and of epochs, and the same recipe named.",
         "",
         "| method | seed | trials | epochs | agrees |",
@@ -549,10 +547,6 @@ def write_agreement(rows: list[dict[str, Any]]) -> None:
         "",
     ]
     (HERE / "search-real.md").write_text("\n".join(lines), encoding="utf-8")
-
-
-def _machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":
