@@ -1,8 +1,216 @@
 """The process that trains: what it gives back, what it survives, and that it grows no further."""
 
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
 import pytest
 
-from moa_ray.worker import is_out_of_memory
+from moa_ray.folds import Fold
+from moa_ray.recipe import NO_AUGMENTATION, Recipe
+from moa_ray.study import Material
+from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL, probability_columns
+from moa_ray.worker import EPOCH, OUTCOME, Bench, Worker, _lost, is_out_of_memory
+
+RECIPE = Recipe(backbone="SmallCNN", weights="random", image_size=16, epochs=2, batch_size=4, augment=NO_AUGMENTATION)
+FOLDS = [f"compound=c{number}" for number in range(8)]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """Eight compounds of two labels, four tiles each."""
+    number = np.arange(32)
+    table = pd.DataFrame(
+        {
+            PLATE: "P1",
+            WELL: [f"B{one:02}" for one in number],
+            FIELD: "1",
+            TILE: "0-0",
+            COMPOUND: [f"c{one // 4}" for one in number],
+            CONCENTRATION: 1.0,
+            LABEL: np.where(number // 4 % 2, "A", "B"),
+            "row": number,
+        }
+    )
+    path = tmp_path_factory.mktemp("tiles") / "tiles-16.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3), dtype=np.uint8))
+    folds = {fold: Fold(fold, COMPOUND, fold.removeprefix("compound=")) for fold in FOLDS}
+    return Material(table, ("A", "B"), folds, {16: path}, seed=0)
+
+
+@pytest.fixture(scope="module")
+def worker(material: Material) -> Iterator[Worker]:
+    """One worker for all tests: whatever happened to it, the next trial must go well."""
+    worker = Worker(Bench(material), no_weights)
+    yield worker
+    worker.close()
+
+
+def no_weights(*key: Any) -> list[Any]:
+    raise AssertionError(f"nobody should ask for the weights of {key}")
+
+
+def run(worker: Worker, recipe: Recipe = RECIPE, fold: str = FOLDS[0]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The epochs of one trial, and how it ended."""
+    worker.start(recipe, fold)
+    results = [worker.step()]
+    while OUTCOME not in results[-1]:
+        results.append(worker.step())
+    return [result[EPOCH] for result in results if EPOCH in result], results[-1][OUTCOME]
+
+
+def process(worker: Worker) -> psutil.Process:
+    return psutil.Process(worker._process.pid)
+
+
+def test_a_trial_gives_its_epochs_and_the_predictions_of_its_fold(worker: Worker) -> None:
+    epochs, outcome = run(worker)
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert (outcome["status"], outcome["epochs"]) == ("finished", 2)
+    assert list(outcome["history"]["loss"]) == [epoch["loss"] for epoch in epochs]
+    assert set(outcome["predictions"][COMPOUND]) == {"c0"}
+    assert outcome["seconds"] >= outcome["setup_seconds"] + sum(epoch["seconds"] for epoch in epochs) > 0
+
+
+def test_another_trial_of_the_same_model_finds_the_process_warm_and_its_results_are_a_cold_ones(
+    worker: Worker, material: Material
+) -> None:
+    other = dataclasses.replace(RECIPE, learning_rate=0.1, dropout=0.5, momentum=0.5)
+    _, before = run(worker, other, FOLDS[1])
+    pid = process(worker).pid
+    _, warm = run(worker, RECIPE, FOLDS[2])
+    assert process(worker).pid == pid
+    cold = Worker(Bench(material), no_weights)
+    _, expected = run(cold, RECIPE, FOLDS[2])
+    cold.close()
+    columns = probability_columns(expected["predictions"])
+    pd.testing.assert_frame_equal(warm["predictions"][columns], expected["predictions"][columns])
+
+
+def test_a_process_ends_when_another_model_must_be_compiled(worker: Worker) -> None:
+    run(worker)
+    old = process(worker)
+    _, outcome = run(worker, dataclasses.replace(RECIPE, optimizer="adam"))
+    assert outcome["status"] == "finished"
+    assert not old.is_running()
+    assert process(worker).pid != old.pid
+
+
+def test_a_trial_that_was_left_in_its_middle_leaves_nothing_behind(worker: Worker) -> None:
+    _, expected = run(worker, RECIPE, FOLDS[3])
+    worker.start(RECIPE, FOLDS[4])
+    assert OUTCOME not in worker.step()
+    _, outcome = run(worker, RECIPE, FOLDS[3])
+    pd.testing.assert_frame_equal(outcome["predictions"], expected["predictions"])
+
+
+def test_a_process_that_the_system_kills_is_out_of_memory_and_the_next_trial_goes_well(worker: Worker) -> None:
+    worker.start(RECIPE, FOLDS[0])
+    worker.step()
+    process(worker).kill()
+    outcome = worker.step()[OUTCOME]
+    assert outcome["status"] == "out_of_memory"
+    assert "resources.concurrent" in outcome["error"]
+    assert run(worker)[1]["status"] == "finished"
+
+
+def test_a_process_that_dies_of_itself_is_a_crash_and_the_next_trial_goes_well(worker: Worker) -> None:
+    worker.start(RECIPE, FOLDS[0])
+    worker.step()
+    process(worker).send_signal(signal.SIGTERM)
+    assert worker.step()[OUTCOME] == {"status": "crashed", "error": "the training process ended with status -15"}
+    assert run(worker)[1]["status"] == "finished"
+
+
+def test_an_error_is_a_crash_that_names_it_and_the_next_trial_has_a_new_process(material: Material) -> None:
+    broken = dataclasses.replace(material, table=material.table.assign(row=[*range(31), 99]))
+    worker = Worker(Bench(broken), no_weights)
+    old = process(worker)
+    _, outcome = run(worker)
+    assert outcome["status"] == "crashed"
+    assert "IndexError" in outcome["error"].partition("\n")[0]
+    assert not old.is_running()
+    worker.close()
+
+
+def test_a_loss_that_is_no_number_is_a_divergence_and_the_process_stays(worker: Worker) -> None:
+    run(worker)
+    pid = process(worker).pid
+    _, outcome = run(worker, dataclasses.replace(RECIPE, learning_rate=1e30))
+    assert outcome["status"] == "diverged"
+    assert "lower the learning rate" in outcome["error"]
+    assert process(worker).pid == pid
+
+
+def test_weights_are_asked_of_whoever_began_the_process(material: Material, tmp_path: Path) -> None:
+    from moa_ray.models import backbone
+
+    weights, asked = backbone("SmallCNN", 16).get_weights(), []
+
+    def pretrained(*key: Any) -> list[Any]:
+        asked.append(key)
+        return weights
+
+    worker = Worker(Bench(material), pretrained)
+    frozen = dataclasses.replace(RECIPE, weights="some file", freeze=1.0)
+    outcomes = [run(worker, frozen, fold)[1]["status"] for fold in FOLDS[:2]]
+    worker.close()
+    assert outcomes == ["finished", "finished"]
+    assert asked == [("SmallCNN", "some file", 16)]  # once: the process holds them from then on
+
+
+def test_a_process_computes_with_as_many_threads_as_it_was_given_cpus(worker: Worker, material: Material) -> None:
+    wide = Worker(Bench(material, cpus=4), no_weights)
+    run(worker)
+    run(wide)
+    threads = process(wide).num_threads() - process(worker).num_threads()
+    wide.close()
+    assert threads >= 3
+
+
+def test_a_process_ends_with_its_parent() -> None:
+    """Also where the parent is killed and can close nothing."""
+    code = (
+        "import os, sys, pandas as pd; from moa_ray.worker import *; from moa_ray.study import Material; "
+        "worker = Worker(Bench(Material(pd.DataFrame(), (), {}, {}, 0)), print); "
+        "print(worker._process.pid, flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    psutil.wait_procs([child], timeout=60)
+    assert not child.is_running()
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_fifty_trials(material: Material) -> None:
+    """Of the process while it keeps its model, and of its parent however often processes change."""
+    worker = Worker(Bench(material), no_weights)
+    me = psutil.Process(os.getpid())
+    taken: list[tuple[int, int]] = []
+    recipes = [RECIPE, dataclasses.replace(RECIPE, learning_rate=0.3, dropout=0.3, momentum=0.2)]
+    for trial in range(50):
+        run(worker, recipes[trial % 2], FOLDS[trial % len(FOLDS)])
+        taken.append((process(worker).memory_info().rss, me.memory_info().rss))
+    worker.close()
+    child, parent = np.array(taken).T
+    assert child[-10:].mean() < 1.02 * child[10:20].mean()
+    assert parent[-10:].mean() < 1.02 * parent[10:20].mean()
+
+
+def test_the_end_of_a_process_in_words() -> None:
+    assert _lost(-signal.SIGKILL)["status"] == "out_of_memory"
+    assert _lost(1) == {"status": "crashed", "error": "the training process ended with status 1"}
 
 
 @pytest.mark.parametrize(
