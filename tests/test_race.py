@@ -20,6 +20,15 @@ TODO = [(recipe, fold) for recipe in RECIPES for fold in ("a", "b", "c")]
 STATUSES: list[Status] = ["finished", "stopped", "diverged", "out_of_memory", "crashed"]
 
 
+# Four backbones, so that each compiles a model of its own, two recipes each.
+MIXED = [
+    (Recipe(backbone=backbone, learning_rate=rate), fold)
+    for backbone in ("ResNet50", "InceptionV3", "Xception", "VGG16")
+    for rate in (0.1, 0.01)
+    for fold in ("a", "b", "c", "d", "e")
+]
+
+
 def ended(assignment: Assignment, status: Status = "finished") -> Result:
     return Result(*assignment.key, status, assignment.recipe.as_dict(), assignment.attempt, epochs=2)
 
@@ -50,6 +59,33 @@ def test_crash_is_tried_again_after_all_others_and_divergence_is_not() -> None:
     assert grid.tell(again, ended(again, "crashed"))
     assert grid.tell(third, ended(third))
     assert grid.finished
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32), slots=st.integers(1, 8))
+def test_a_worker_keeps_its_model_as_long_as_others_can_take_the_rest(seed: int, slots: int) -> None:
+    """Workers that take turns at random: one changes its model only when nothing is left for it."""
+    rng = np.random.default_rng(seed)
+    grid, warm, running = Grid(MIXED, retries=0), dict.fromkeys(range(slots)), {}
+    left = [recipe.signature for recipe, _ in MIXED]
+    while not grid.finished:
+        for worker in set(warm) - set(running):
+            if (assignment := grid.ask(warm[worker])) is None:
+                continue
+            signature = assignment.recipe.signature
+            if signature != warm[worker]:
+                assert warm[worker] not in left
+            left.remove(signature)
+            running[worker], warm[worker] = assignment, signature
+        assignment = running.pop(rng.choice(sorted(running)))
+        grid.tell(assignment, ended(assignment))
+    assert left == []
+
+
+def test_workers_begin_with_models_of_their_own() -> None:
+    grid = Grid(MIXED, retries=0)
+    first = [grid.ask() for _ in range(5)]
+    assert len({one.recipe.backbone for one in first if one}) == 4
 
 
 @settings(deadline=None, max_examples=60)

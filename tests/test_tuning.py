@@ -1,11 +1,13 @@
 """Trials on a real Ray of this machine: resources, shared tiles, and what goes wrong in a worker."""
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from moa_ray import cluster, tuning
@@ -23,11 +25,12 @@ RECIPE = Recipe(backbone="SmallCNN", weights="random", image_size=32, epochs=1, 
 
 
 class Notes:
-    """A listener that keeps what it hears."""
+    """A listener that keeps what it hears, and which processes train meanwhile."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[Result, bool]] = []
         self.epochs: list[Mapping[str, Any]] = []
+        self.processes: set[int] = set()
 
     def started(self, assignment: Assignment) -> None:
         """Not kept."""
@@ -37,6 +40,9 @@ class Notes:
 
     def ended(self, result: Result, final: bool) -> None:
         self.ends.append((result, final))
+        self.processes |= {
+            one.pid for one in psutil.process_iter(["cmdline"]) if "moa_ray.worker" in (one.info["cmdline"] or ())
+        }
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,11 +73,13 @@ def material(tmp_path: Path) -> Material:
     return Material(table, ("A", "B"), folds, {32: tmp_path / "tiles-32.npy"}, seed=0)
 
 
-def run(material: Material, folds: list[str], retries: int = 0) -> Notes:
+def run(
+    material: Material, folds: list[str], retries: int = 0, recipes: Sequence[Recipe] = (RECIPE,), concurrent: int = 1
+) -> Notes:
     notes = Notes()
-    plan = Grid([(RECIPE, fold) for fold in folds], retries)
-    slots = cluster.Slots(1, 0, 1)
-    tuning.run(plan, tuning.trainable(Bench(material), [RECIPE], slots), slots, [notes])
+    plan = Grid([(recipe, fold) for recipe in recipes for fold in folds], retries)
+    slots = cluster.Slots(1, 0, concurrent)
+    tuning.run(plan, tuning.trainable(Bench(material), list(recipes), slots), slots, [notes])
     return notes
 
 
@@ -85,6 +93,19 @@ def test_each_fold_comes_back_with_its_own_tiles(material: Material) -> None:
         assert list("compound=" + result.predictions[COMPOUND]) == [result.fold]
         assert len(result.history) == RECIPE.epochs
     assert len(notes.epochs) == 4
+
+
+def test_each_of_two_workers_keeps_its_model_to_the_end(material: Material) -> None:
+    recipes = [RECIPE, dataclasses.replace(RECIPE, optimizer="adam")]
+    notes = run(material, list(material.folds), recipes=recipes, concurrent=2)
+    assert sorted(result.status for result, _ in notes.ends) == ["finished"] * 8
+    assert len(notes.processes) <= 3  # where one worker is done early it helps the other
+
+
+def test_processes_end_with_the_run(material: Material) -> None:
+    notes = run(material, ["compound=a1"])
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in notes.processes if psutil.pid_exists(pid)], timeout=60)
+    assert alive == []
 
 
 def test_trial_that_fails_is_tried_again_and_then_reported_with_its_error(material: Material) -> None:
