@@ -353,6 +353,10 @@ def _compile(recipe: Recipe, n_classes: int, array: NDArray[Any] | None = None) 
     model.optimizer.build(model.trainable_variables)
     if recipe.weight_decay:
         model.optimizer.weight_decay = model.optimizer.add_variable((), name="weight_decay")
+    # Else the first fit builds loss and metrics from a batch that it draws, and several workers go on with the second.
+    label, probabilities = keras.ops.zeros((1,), "int32"), keras.ops.full((1, n_classes), 1 / n_classes)
+    model.compute_loss(y=label, y_pred=probabilities)
+    model.compute_metrics(None, label, probabilities)
     return model
 
 

@@ -1,0 +1,184 @@
+"""What does a trial cost beside its training? Whole sweeps of the demo's painted screen on two slots of one CPU each.
+
+    python -m tests.benchmarks.sweep                    # sweep.md
+
+moa_ray      `python -m moa_ray.sweep` on five recipes x 12 folds, the whole command from its start to its report,
+             MLflow included; only the tiles are there already.
+as the Ray documentation shows it
+             a function trainable that builds, compiles and fits the same network on `tf.data` from image files (the
+             same tiles, as PNG), reports each epoch and predicts the held-out tiles; one process a trial. Ray has
+             started, and the files are written, before the clock is.
+
+The time outside training steps is 1 - (seconds that trials trained and predicted) / (wall x slots). Compiling counts as
+outside: what the first trial of a process takes longer for its first epoch than trials on a warm model do.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from ray import tune
+
+from moa_ray import cluster, spec
+from moa_ray.ledger import Ledger
+from moa_ray.recipe import Recipe
+from moa_ray.study import Material, Study
+
+from .results import Row, write
+
+SLOTS = 2
+RATES = [3e-3, 1e-3, 3e-4, 1e-4, 3e-5]
+DEMO = Path(__file__).parents[2] / "sweeps" / "demo.yaml"
+
+
+def ours(overrides: list[str]) -> tuple[float, pd.DataFrame]:
+    """Wall seconds of the command, and a row a trial."""
+    begun = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "moa_ray.sweep", str(DEMO), *overrides], check=True, stdout=subprocess.DEVNULL
+    )
+    wall = time.perf_counter() - begun
+    book = Ledger(spec.load(DEMO, overrides).out)
+    rows = []
+    for result in book.results():
+        assert result.status == "finished", result
+        history = book.load(result).history
+        assert history is not None
+        steps = result.seconds - result.setup_seconds
+        rows.append({"steps": steps, "first": history["seconds"].iloc[0], "setup": result.setup_seconds})
+    return wall, pd.DataFrame(rows)
+
+
+def outside(wall: float, trials: pd.DataFrame) -> float:
+    """The share of the slots' time in which nothing was trained or predicted."""
+    # The first trial of each process traces the graph within its first epoch.
+    warm = trials["first"].median()
+    compiling = (trials["first"].nlargest(SLOTS) - warm).clip(lower=0).sum()
+    return float(1 - (trials["steps"].sum() - compiling) / (wall * SLOTS))
+
+
+def as_documented(recipe: Recipe, material: Material, images: list[str], folds: list[str]) -> float:
+    """Wall seconds of Tune over some folds."""
+    tasks = []
+    labels = material.labels()
+    for fold in folds:
+        parts = {name: material.table["row"].to_numpy()[index] for name, index in material.split(fold).items()}
+        tasks.append({name: ([images[row] for row in rows], labels[rows].tolist()) for name, rows in parts.items()})
+    fit_fold = tune.with_parameters(_fit_fold, recipe=recipe, tasks=tasks, n_classes=len(material.classes))
+    begun = time.perf_counter()
+    found = tune.Tuner(
+        tune.with_resources(fit_fold, {"cpu": 1}),
+        param_space={"fold": tune.grid_search(list(range(len(folds))))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=SLOTS),
+        run_config=tune.RunConfig(verbose=0, storage_path=tempfile.mkdtemp()),
+    ).fit()
+    wall = time.perf_counter() - begun
+    assert found.num_errors == 0, found.errors
+    assert all(result.metrics["tiles"] > 0 for result in found)
+    return wall
+
+
+def _fit_fold(config: dict[str, Any], recipe: Recipe, tasks: list[dict[str, Any]], n_classes: int) -> None:
+    import keras
+    import tensorflow as tf
+
+    from moa_ray.models import backbone
+
+    size = int(recipe.image_size)
+    (paths, labels), (held_out, _) = tasks[config["fold"]]["train"], tasks[config["fold"]]["test"]
+
+    def read(path: Any) -> Any:
+        return tf.cast(tf.io.decode_png(tf.io.read_file(path), channels=3), tf.float32)
+
+    def turn(image: Any) -> Any:
+        image = tf.image.random_flip_left_right(tf.image.random_flip_up_down(image))
+        return tf.image.rot90(image, tf.random.uniform((), 0, 4, tf.int32))
+
+    training = tf.data.Dataset.from_tensor_slices((paths, labels)).shuffle(len(paths))
+    training = training.map(lambda path, label: (turn(read(path)), label), tf.data.AUTOTUNE)
+    training = training.batch(recipe.batch_size).prefetch(tf.data.AUTOTUNE)
+    network = keras.Sequential(
+        [
+            keras.Input((size, size, 3)),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),
+            backbone(recipe.backbone, size),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(n_classes, activation="softmax"),
+        ]
+    )
+    network.compile(
+        keras.optimizers.Adam(recipe.learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    told = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: tune.report({"epoch": epoch, "tiles": 0, **logs})
+    )
+    network.fit(training, epochs=recipe.epochs, verbose=0, callbacks=[told])
+    testing = tf.data.Dataset.from_tensor_slices(held_out).map(read, tf.data.AUTOTUNE).batch(recipe.batch_size)
+    tune.report({"tiles": len(network.predict(testing, verbose=0))})
+
+
+def _images(folder: Path, tiles: np.ndarray) -> list[str]:
+    """The tiles as PNG files."""
+    folder.mkdir()
+    paths = [str(folder / f"{row}.png") for row in range(len(tiles))]
+    for path, tile in zip(paths, tiles, strict=True):
+        Image.fromarray(tile).save(path)
+    return paths
+
+
+def main() -> None:
+    """Run, and write what was found beside this file."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--recipes", type=int, default=len(RATES), help="each on 12 folds; at most 5")
+    arguments.add_argument("--documented", type=int, default=12, help="trials in the documented way")
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [
+            f"out={folder}/runs/demo",
+            f"screen.root={folder}/painted",
+            f"search.space.learning_rate={json.dumps(RATES[: given.recipes])}",
+            "resources.cpus=1",
+            f"resources.concurrent={SLOTS}",
+        ]
+        study = Study.open(spec.load(DEMO, overrides))
+        store = study.prepare(lambda done, total: None)
+        material, recipe = study.material(store), study.recipes[0]
+        images = _images(Path(folder, "images"), store.array(int(recipe.image_size)))
+        wall, trials = ours(overrides)
+        with cluster.connect(None):
+            documented = as_documented(recipe, material, images, list(material.folds)[: given.documented])
+    mine, theirs = len(trials) / wall * 3600, given.documented / documented * 3600
+    idle = outside(wall, trials)
+    trained = trials["steps"].sum()
+    rows = [
+        Row(
+            f"trials an hour: {mine:.0f} ({len(trials)} in {wall:.0f} s)",
+            f"as the Ray documentation shows it: {theirs:.0f} ({given.documented} in {documented:.0f} s)",
+            mine / theirs,
+            "5",
+        ),
+        Row(
+            f"time outside training steps, {len(trials)} trials: {trained:.0f} s trained and predicted",
+            f"{SLOTS} slots for {wall:.0f} s",
+            idle,
+            "below 0.15",
+        ),
+    ]
+    notes = (
+        f"A trial: {recipe.backbone}, {recipe.image_size} px, {recipe.epochs} epochs over about "
+        f"{len(material.table)} tiles; warm, its model was ready after {statistics.median(trials['setup']):.2f} s."
+    )
+    write("sweep", "What a trial costs beside its training", "python -m tests.benchmarks.sweep", rows, notes)
+
+
+if __name__ == "__main__":
+    main()
