@@ -98,11 +98,11 @@ def test_an_image_too_small_for_a_backbone_is_named_with_the_least_size():
         models.build(Recipe(backbone="InceptionV3", image_size=64), 2)
 
 
-@pytest.mark.parametrize(("share", "frozen"), [(0.0, 0), (0.5, 8), (1.0, 17)])
+@pytest.mark.parametrize(("share", "frozen"), [(0.0, 0), (0.5, 8), (1.0, 16)])
 def test_freezing_takes_a_share_of_the_layers_from_the_input_on(share, frozen):
     layers = models.build(Recipe(backbone="SmallCNN", image_size=16, freeze=share), 2).get_layer("backbone").layers
-    assert len(layers) == 17
-    assert [layer.trainable for layer in layers] == [False] * frozen + [True] * (17 - frozen)
+    assert len(layers) == 16
+    assert [layer.trainable for layer in layers] == [False] * frozen + [True] * (16 - frozen)
 
 
 def test_dropout_zeroes_its_share_in_training_alone_and_keeps_the_mean():
@@ -132,7 +132,7 @@ def test_prediction_takes_what_a_gpu_has_room_for_and_no_more_than_there_is(monk
     recipe = Recipe(backbone="SmallCNN", image_size=64, batch_size=32)
     assert models.prediction_batch(recipe, 10_000) == 32
     monkeypatch.setattr(models, "has_gpu", lambda: True)
-    largest = 16 * 64 * 64 * 16  # bytes: four layers of 64 x 64 x 16 float32
+    largest = 16 * 32 * 32 * 32  # bytes: four layers of 32 x 32 x 32 float32
     for room, rows, expected in ((10 * 32 * largest, 10_000, 32), (100 * 32 * largest, 10_000, 256), (1e12, 70, 64)):
         monkeypatch.setattr(models, "gpu_memory", lambda room=room: int(room))
         assert models.prediction_batch(recipe, rows) == expected
@@ -348,9 +348,9 @@ def test_expected_memory_grows_with_the_batch_by_its_activations():
     by_batch = [
         models.expected_memory(Recipe(backbone="SmallCNN", image_size=16, batch_size=n), 2) for n in (1, 2, 100)
     ]
-    # conv, norm and relu of each block at its size, the pooled maps, and the input
-    values = 16 * 16 * 3 + sum(
-        (3 * s * s + math.ceil(s / 2) ** 2) * f for s, f in [(16, 16), (8, 32), (4, 64), (2, 128)]
+    # conv, norm and relu of each block at its size, the maps pooled after all but the first, and the input
+    values = (
+        16 * 16 * 3 + 3 * 8 * 8 * 16 + sum((3 * s * s + (s // 2) ** 2) * f for s, f in [(8, 32), (4, 64), (2, 128)])
     )
     assert by_batch[1] - by_batch[0] == 4 * values
     assert by_batch[2] - by_batch[0] == 99 * 4 * values
