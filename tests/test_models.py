@@ -1,6 +1,5 @@
 import ast
 import inspect
-import math
 
 import h5py
 import keras
