@@ -25,7 +25,7 @@ from moa_ray.selection import search_order
 from moa_ray.space import Choice, Entry
 from moa_ray.spec import Bbbc021, Grid, Sweep, Table
 from moa_ray.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, TREATMENT, WELL_KEY, metadata_columns
-from moa_ray.tiles import TileStore
+from moa_ray.tiles import Features, TileStore
 
 _SHOWN_VERSIONS = ("moa_ray", "keras", "tensorflow", "ray", "optuna", "mlflow", "numpy", "pandas", "scikit-learn")
 
@@ -159,6 +159,13 @@ class Study:
             confirm=frozenset(self.confirm_folds),
         )
 
+    def features(self, store: Path, recipes: list[Recipe]) -> dict[Recipe, Features]:
+        """The sets of frozen features that some recipes train on, each beside one recipe that does.
+
+        store : the folder of the tile store
+        """
+        return {recipe: Features.of(store, recipe, _content(recipe.weights)) for recipe in recipes}
+
     def record(self, store: TileStore, command: str) -> dict[str, Any]:
         """What all trials share, for the ledger."""
         return {
@@ -258,6 +265,11 @@ def _open_screen(sweep: Sweep) -> Screen:
 
 def _weight_files(recipes: list[Recipe]) -> list[str]:
     return sorted({recipe.weights for recipe in recipes} - {"imagenet", "random"})
+
+
+def _content(weights: str) -> str:
+    """What tells the content of weights."""
+    return f"imagenet of keras {version('keras')}" if weights == "imagenet" else _digest(Path(weights))
 
 
 def _digest(path: Path) -> str:

@@ -95,18 +95,32 @@ def features(recipe: Recipe, tiles: NDArray[np.uint8], weights: list[NDArray[Any
 
     weights : the backbone's
     """
-    model = models.features(recipe)
-    model.get_layer("backbone").set_weights(weights)
-    orientations, size = recipe.features_key[-1], models.prediction_batch(recipe, len(tiles))
-    taken = np.empty((orientations, len(tiles), model.output_shape[-1]), dtype=np.float32)
-    for begin in range(0, len(tiles), size):
-        rows = np.arange(begin, min(begin + size, len(tiles)))
-        batch = tiles[_filled(rows, size)]
-        for orientation in range(orientations):
-            turned = np.rot90(batch, orientation % 4, axes=(1, 2))
-            seen = turned if orientation < 4 else turned[:, :, ::-1]
-            taken[orientation, rows] = model.predict_on_batch(np.ascontiguousarray(seen))[: len(rows)]
-    return taken
+    return Frozen(recipe, weights, len(tiles))(tiles)
+
+
+class Frozen:
+    """A frozen backbone, to take the features of some tiles after others with.
+
+    weights : the backbone's
+    rows : tiles at once, at most
+    """
+
+    def __init__(self, recipe: Recipe, weights: list[NDArray[Any]], rows: int) -> None:
+        self._model = models.features(recipe)
+        self._model.get_layer("backbone").set_weights(weights)
+        self._orientations, self._batch = recipe.features_key[-1], models.prediction_batch(recipe, rows)
+
+    def __call__(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pooled features: (orientations, n, channels), the tile as it is first."""
+        taken = np.empty((self._orientations, len(tiles), self._model.output_shape[-1]), dtype=np.float32)
+        for begin in range(0, len(tiles), self._batch):
+            rows = np.arange(begin, min(begin + self._batch, len(tiles)))
+            batch = tiles[_filled(rows, self._batch)]
+            for orientation in range(self._orientations):
+                turned = np.rot90(batch, orientation % 4, axes=(1, 2))
+                seen = turned if orientation < 4 else turned[:, :, ::-1]
+                taken[orientation, rows] = self._model.predict_on_batch(np.ascontiguousarray(seen))[: len(rows)]
+        return taken
 
 
 class Trainer:
