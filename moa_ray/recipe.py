@@ -120,8 +120,8 @@ class Recipe:
             self.augment.blur > 0,
             self.augment.noise > 0 and self.augment.noise_variance > 0,
         )
-        # The table of features is a part of the model that is trained on it.
-        features = self.features_key if self.freeze == "all" else ()
+        # The table of features is a part of the model that is trained on it, and dropout most of what a head computes.
+        features = (*self.features_key, self.dropout > 0) if self.freeze == "all" else ()
         scaling = (self.input_scaling, self.precision, self.freeze)
         return (self.backbone, self.image_size, self.batch_size, *optimizer, *scaling, *augment, *features)
 
