@@ -152,10 +152,11 @@ class Trainer:
             gc.collect()
             self._model = _compile(recipe, len(self._data.classes), array)
             self._fresh = {v.path: np.array(v) for v in _with_fixed_start(self._model)}
+            self._compiled: dict[int, Any] = {}
             self._signature = recipe.signature
         _assign(self._model, self._fresh, self._weights(recipe), np.random.default_rng([*seed, 0]))
         _assign_hyperparameters(self._model, recipe)
-        return Training(self._model, self._data, recipe, split, seed, looked_up=array is not None)
+        return Training(self._model, self._data, recipe, split, seed, array is not None, self._compiled)
 
     def _held(self, recipe: Recipe) -> NDArray[Any] | None:
         """What the model is to look its rows up in: features, or tiles that the device has room for."""
@@ -179,6 +180,7 @@ class Training:
     """One trial under way.
 
     looked_up : whether the model takes rows of what it holds, instead of pixels
+    compiled : what an epoch of the model is compiled to, by its batches; folds differ by few
     """
 
     def __init__(
@@ -189,7 +191,9 @@ class Training:
         split: Split,
         seed: Sequence[int],
         looked_up: bool,
+        compiled: dict[int, Any],
     ) -> None:
+        self._compiled = compiled
         self._model, self._data, self._recipe, self._split, self._seed = model, data, recipe, split, seed
         self._looked_up = looked_up
         self._epoch = 0
@@ -222,10 +226,11 @@ class Training:
         if self._recipe.freeze != "all":
             return parts[0]
         batches = len(parts[0]["x"]) // self._recipe.batch_size
-        if self._model.steps_per_execution != batches:
-            # An epoch of a head is one call of what is compiled: its steps are shorter than calls.
-            self._model.steps_per_execution = batches
-            self._model.make_train_function(force=True)
+        # An epoch of a head is one call of what is compiled: its steps are shorter than calls.
+        self._model.steps_per_execution = batches
+        self._model.train_function = self._compiled.get(batches)
+        self._model.make_train_function()
+        self._compiled[batches] = self._model.train_function
         joined = {name: np.concatenate([part[name] for part in parts]) for name in ("x", "y", "sample_weight")}
         sizes = {"batch_size": self._recipe.batch_size, "steps_per_epoch": batches, "epochs": len(parts)}
         return {**joined, **sizes}
