@@ -121,6 +121,12 @@ def build(recipe: Recipe, n_classes: int, array: NDArray[Any] | None = None) -> 
     return model
 
 
+@lru_cache
+def channels(name: str, size: int) -> int:
+    """How many features a backbone has."""
+    return int(backbone(name, size).output_shape[-1])
+
+
 def features(recipe: Recipe) -> keras.Model:
     """What a frozen backbone makes of tiles: (batch, size, size, 3) uint8 in, (batch, channels) float32 out."""
     size = input_size(recipe)

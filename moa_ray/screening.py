@@ -16,6 +16,8 @@ from moa_ray.recipe import is_first_look
 from moa_ray.spec import Grid, Sweep
 from moa_ray.tables import BACKBONE, CANDIDATE, FOLD
 
+_NOTHING = pd.DataFrame({BACKBONE: [], "n": [], "complete": []})
+
 
 @dataclass(frozen=True)
 class Look:
@@ -27,6 +29,7 @@ class Look:
     unseen : backbones of which nothing was looked at: with random weights there is nothing to see
     failures : looks that did not finish
     majority : share of the treatments that have the most frequent label, beside the looks; None without predictions
+    predictions : of all looks, a row a held-out tile
     """
 
     board: pd.DataFrame
@@ -34,6 +37,11 @@ class Look:
     unseen: tuple[str, ...]
     failures: tuple[Result, ...]
     majority: float | None
+    predictions: pd.DataFrame
+
+    def of(self, candidate: str) -> pd.DataFrame:
+        """The predictions of one look."""
+        return self.predictions[self.predictions[CANDIDATE] == candidate]
 
 
 def read(sweep: Sweep, folds: Sequence[str], book: Ledger, results: Collection[Result]) -> Look | None:
@@ -47,7 +55,7 @@ def read(sweep: Sweep, folds: Sequence[str], book: Ledger, results: Collection[R
     recipes = {recipe.candidate: recipe.as_dict() for recipe in sweep.looks}
     mine = [result for result in results if result.candidate in recipes and result.fold in folds]
     predictions = book.table("predictions", mine)
-    board = _board(recipes, mine, predictions, len(folds), sweep.aggregate) if recipes else pd.DataFrame()
+    board = _board(recipes, mine, predictions, len(folds), sweep.aggregate) if recipes else _NOTHING
     begun = {result.recipe[BACKBONE] for result in results if not is_first_look(result.recipe)}
     begun |= {proposal.recipe.backbone for proposal in book.proposals()}
     seen = {plain[BACKBONE] for plain in recipes.values()}
@@ -57,6 +65,7 @@ def read(sweep: Sweep, folds: Sequence[str], book: Ledger, results: Collection[R
         tuple(dict.fromkeys(recipe.backbone for recipe in sweep.recipes if recipe.backbone not in seen)),
         tuple(result for result in mine if result.status != "finished"),
         _majority(predictions, board, sweep.aggregate) if len(predictions) else None,
+        predictions,
     )
 
 

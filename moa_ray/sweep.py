@@ -118,7 +118,8 @@ def _looks(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Jo
     todo = [(look, fold) for look, fold in trials if (look.candidate, fold) not in settled]
     if not todo:
         return None
-    console.print(f"first look: {len(looks)} frozen backbones on {len(study.search_folds)} folds", markup=False)
+    names = ", ".join(dict.fromkeys(look.backbone for look in looks))
+    console.print(f"first look: {names}, frozen, on {len(study.search_folds)} folds", markup=False)
     recorder = Recorder(book, tracker, Leader(study.sweep.aggregate))
     done = len(trials) - len(todo)
     return Job(Grid(todo, study.sweep.resources.retries, done), looks, looks, recorder, done)
