@@ -147,7 +147,7 @@ def features(recipe: Recipe, tiles: Path, slots: Slots) -> Iterator[tuple[int, N
     count = len(np.load(tiles, mmap_mode="r", allow_pickle=False))
     begin = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus, max_restarts=2, max_task_retries=2)(_Frozen).remote
     waiting = deque(range(0, count, _STRETCH))
-    crew = [begin(recipe, tiles, files, weights) for _ in range(min(slots.concurrent, len(waiting)))]
+    crew = [begin(recipe, tiles, files, [weights]) for _ in range(min(slots.concurrent, len(waiting)))]
     taking = {}
     try:
         for process in crew:
@@ -184,13 +184,13 @@ def _stretch(reference: Any, recipe: Recipe) -> NDArray[np.float32]:
 class _Frozen:
     """A frozen backbone in a process of its own."""
 
-    def __init__(self, recipe: Recipe, tiles: Path, files: Mapping[Path, Any], weights: list[NDArray[Any]]) -> None:
+    def __init__(self, recipe: Recipe, tiles: Path, files: Mapping[Path, Any], weights: list[Any]) -> None:
         cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         os.environ |= {"TF_NUM_INTRAOP_THREADS": str(cpus), "TF_NUM_INTEROP_THREADS": "1"}
         from moa_ray.training import Frozen
 
         self._tiles = np.load(on_this_node(tiles, files), mmap_mode="r", allow_pickle=False)
-        self._features = Frozen(recipe, list(weights), _STRETCH)
+        self._features = Frozen(recipe, list(ray.get(weights[0])), _STRETCH)
 
     def take(self, first: int) -> NDArray[np.float32]:
         return self._features(self._tiles[first : first + _STRETCH])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from moa_ray import complaints
 from moa_ray.images import Preparation
@@ -86,23 +86,30 @@ class Validation(Section):
 
 
 class Screening(Section):
-    """What follows from a first look at frozen backbones.
+    """A first look: a head on frozen features of each backbone, before any is fine-tuned; see `moa_ray.screening`.
 
-    keep : so many backbones go on, those whose heads have the lowest log-loss; the others are not fine-tuned
+    keep : so many backbones go on, those whose heads have the lowest log-loss; null drops none. In a grid the look sees
+        the folds that the others are judged on, in a search the search folds alone
     """
 
-    keep: Annotated[int, Field(ge=1)]
+    keep: Annotated[int, Field(ge=1)] | None = None
+
+
+def _screening(plain: Any) -> Any:
+    """True and false say it too."""
+    if not isinstance(plain, bool | dict | Screening | None):
+        raise ValueError(f"true, false or {{keep: 2}} must stand here, but got {plain!r}")
+    return ({} if plain else None) if isinstance(plain, bool) else plain
 
 
 class Grid(Section):
     """Every combination of the space's lists, on every fold.
 
-    screen_with_frozen : whether a head on frozen features of each backbone is trained first, see `moa_ray.screening`;
-        ``{keep: 2}`` drops all backbones but the best two by it, on the same folds that the others are judged on
+    screen_with_frozen : true, or ``{keep: 2}``; false switches it off
     """
 
     mode: Literal["grid"] = "grid"
-    screen_with_frozen: bool | Screening = False
+    screen_with_frozen: Annotated[Screening | None, BeforeValidator(_screening)] = None
     space: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -142,7 +149,7 @@ class Optuna(Section):
     first : hyperparameters of recipes to try first; what they leave open is proposed
     confirm : runners-up that are trained on the folds the search did not see, besides the winner
     asha, race : null switches it off; without a race every candidate gets all search folds
-    screen_with_frozen : as in a grid, on the search folds alone
+    screen_with_frozen : as in a grid
     """
 
     mode: Literal["optuna"]
@@ -154,7 +161,7 @@ class Optuna(Section):
     confirm: Annotated[int, Field(ge=0)] = 0
     asha: Asha | None = Field(default_factory=Asha)
     race: Race | None = Field(default_factory=Race)
-    screen_with_frozen: bool | Screening = False
+    screen_with_frozen: Annotated[Screening | None, BeforeValidator(_screening)] = None
 
 
 class Resources(Section):
@@ -263,7 +270,7 @@ class Sweep(Section):
     @property
     def keep(self) -> int | None:
         """How many backbones the first look lets go on; None where it drops none."""
-        return self.search.screen_with_frozen.keep if isinstance(self.search.screen_with_frozen, Screening) else None
+        return self.search.screen_with_frozen.keep if self.search.screen_with_frozen else None
 
     def without(self, backbones: Collection[str]) -> "Sweep":
         """The same sweep without the recipes of some backbones."""

@@ -245,7 +245,7 @@ class Study:
         looks, folds, keep = self.sweep.looks, len(self.search_folds), self.sweep.keep
         if not self.sweep.search.screen_with_frozen:
             return []
-        then = f"; the best {_plural(keep, 'backbone')} of them may go on" if keep is not None else ""
+        then = f"; the best {_plural(keep, 'backbone')} will go on" if keep is not None else ""
         what = f"{_plural(len(looks), 'frozen backbone')} on {_plural(folds, 'fold')}"
         return [f"first look   {what}, {_plural(len(looks) * folds, 'trial')} more{then}"]
 

@@ -467,6 +467,7 @@ class Features:
             writing, shape = self.path.with_name(f".{self.path.name}"), (0, tiles, 0)
             with writing.open("wb") as file:
                 left = tiles
+                progress(0, tiles)
                 for first, stretch in take():
                     if left == tiles:
                         shape = (len(stretch), tiles, stretch.shape[-1])
