@@ -7,8 +7,9 @@ import logging
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,25 +142,25 @@ def features(recipe: Recipe, tiles: Path, slots: Slots) -> Iterator[tuple[int, N
 
     Raises ValueError where the weights cannot be had, as `share_pretrained` does.
     """
-    # Those that train on features need no weights, and so `share_pretrained` passes them over.
-    (weights,) = share_pretrained([dataclasses.replace(recipe, freeze=1.0)]).values()
     files = share_files([tiles]) if len(ray.nodes()) > 1 else {}
     count = len(np.load(tiles, mmap_mode="r", allow_pickle=False))
     begin = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus, max_restarts=2, max_task_retries=2)(_Frozen).remote
     waiting = deque(range(0, count, _STRETCH))
-    crew = [begin(recipe, tiles, files, [weights]) for _ in range(min(slots.concurrent, len(waiting)))]
+    crew = [begin(recipe, tiles, files) for _ in range(min(slots.concurrent, len(waiting)))]
     taking = {}
     try:
+        # While they begin. Those that train on features need no weights, and so `share_pretrained` passes them over.
+        weights = list(share_pretrained([dataclasses.replace(recipe, freeze=1.0)]).values())
         for process in crew:
             first = waiting.popleft()
-            taking[process.take.remote(first)] = process, first
+            taking[process.take.remote(first, weights)] = process, first
         while taking:
             (done,), _ = ray.wait(list(taking))
             process, first = taking.pop(done)
             stretch = _stretch(done, recipe)
             if waiting:
                 following = waiting.popleft()
-                taking[process.take.remote(following)] = process, following
+                taking[process.take.remote(following, weights)] = process, following
             else:
                 ray.kill(process)  # one that found no room so far can have its place
             yield first, stretch
@@ -184,13 +185,17 @@ def _stretch(reference: Any, recipe: Recipe) -> NDArray[np.float32]:
 class _Frozen:
     """A frozen backbone in a process of its own."""
 
-    def __init__(self, recipe: Recipe, tiles: Path, files: Mapping[Path, Any], weights: list[Any]) -> None:
+    def __init__(self, recipe: Recipe, tiles: Path, files: Mapping[Path, Any]) -> None:
         cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         os.environ |= {"TF_NUM_INTRAOP_THREADS": str(cpus), "TF_NUM_INTEROP_THREADS": "1"}
-        from moa_ray.training import Frozen
+        from moa_ray import training
 
+        self._begin = partial(training.Frozen, recipe, rows=_STRETCH)
+        self._features: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
         self._tiles = np.load(on_this_node(tiles, files), mmap_mode="r", allow_pickle=False)
-        self._features = Frozen(recipe, list(ray.get(weights[0])), _STRETCH)
 
-    def take(self, first: int) -> NDArray[np.float32]:
+    def take(self, first: int, weights: list[Any]) -> NDArray[np.float32]:
+        """The features of a stretch; `weights` holds a reference to the backbone's."""
+        if self._features is None:
+            self._features = self._begin(weights=list(ray.get(weights[0])))
         return self._features(self._tiles[first : first + _STRETCH])

@@ -160,8 +160,8 @@ NO_AUGMENTATION = Augmentation(orientations=False, channel_jitter=(), blur=0.0, 
 def first_look(recipe: Recipe) -> Recipe:
     """The recipe that looks at the backbone of another before it is fine-tuned: a head on its frozen features.
 
-    One recipe for all backbones, and a plain one: 30 epochs of Adam with a rate of 1e-3 that falls to nothing, tiles as
-    they are, no penalty. Nothing of it is searched, so that no backbone has the better luck.
+    One recipe for all backbones, and a plain one: 30 epochs of Adam with a rate of 3e-3 that falls to nothing, batches
+    of 128, tiles as they are, no penalty. Nothing of it is searched, so that no backbone has the better luck.
     """
     return Recipe(
         backbone=recipe.backbone,
@@ -170,9 +170,9 @@ def first_look(recipe: Recipe) -> Recipe:
         input_scaling=recipe.input_scaling,
         precision=recipe.precision,
         epochs=30,
-        batch_size=32,
+        batch_size=128,
         optimizer="adam",
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         schedule="cosine",
         freeze="all",
         augment=NO_AUGMENTATION,

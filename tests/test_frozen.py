@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -66,6 +67,19 @@ def test_more_processes_than_the_machine_holds_take_turns(weights: Path, tmp_pat
     recipe = Recipe("SmallCNN", str(weights), 32, freeze="all", augment=NO_AUGMENTATION)
     slots = cluster.Slots(ray.cluster_resources()["CPU"], 0, 3)
     assert sorted(first for first, _ in cluster.features(recipe, tmp_path / "tiles-32.npy", slots)) == [0, 256, 512]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_process_that_is_killed_is_begun_anew(weights: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "tiles-32.npy", np.zeros((700, 32, 32, 3), np.uint8))
+    recipe = Recipe("SmallCNN", str(weights), 32, freeze="all", augment=NO_AUGMENTATION)
+    stretches = cluster.features(recipe, tmp_path / "tiles-32.npy", cluster.Slots(1, 0, 1))
+    taken = [next(stretches)[0]]
+    family = psutil.Process().children(recursive=True)
+    (process,) = [child for child in family if "_Frozen" in child.name() or "_Frozen" in " ".join(child.cmdline())]
+    process.kill()
+    taken += [first for first, _ in stretches]
+    assert taken == [0, 256, 512]
 
 
 @pytest.mark.usefixtures("ray_here")
