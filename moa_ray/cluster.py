@@ -1,16 +1,20 @@
 """The Ray cluster: connecting to it, what each trial gets of it, and what its nodes share. Ray Tune is in `tuning`."""
 
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Ray reads these when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -121,3 +125,77 @@ def _read_pretrained(backbone: str, weights: str, size: int) -> list[np.ndarray]
     from moa_ray.models import pretrained
 
     return pretrained(backbone, weights, size)
+
+
+# Features of frozen backbones -----------------------------------------------------------------------------------------
+
+_STRETCH = 256  # tiles; a GPU is full with as many, and a driver that waits hears of them within seconds
+
+
+def features(recipe: Recipe, tiles: Path, slots: Slots) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """What a frozen backbone makes of the tiles in a file, a stretch at a time as they come.
+
+    Yields the first row of each stretch and its features, (orientations, rows, channels). The rows are spread over as
+    many processes as there are trials at once, each with a trial's part of the cluster: forward passes share nothing,
+    so that two cores take two stretches in half the time, where two threads of one process would wait for each other.
+    A process that is lost is begun anew, elsewhere if need be; all end with the iteration.
+
+    Raises ValueError where the weights cannot be had, as `share_pretrained` does.
+    """
+    files = share_files([tiles]) if len(ray.nodes()) > 1 else {}
+    count = len(np.load(tiles, mmap_mode="r", allow_pickle=False))
+    begin = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus, max_restarts=2, max_task_retries=2)(_Frozen).remote
+    waiting = deque(range(0, count, _STRETCH))
+    crew = [begin(recipe, tiles, files) for _ in range(min(slots.concurrent, len(waiting)))]
+    taking = {}
+    try:
+        # While they begin. Those that train on features need no weights, and so `share_pretrained` passes them over.
+        weights = list(share_pretrained([dataclasses.replace(recipe, freeze=1.0)]).values())
+        for process in crew:
+            first = waiting.popleft()
+            taking[process.take.remote(first, weights)] = process, first
+        while taking:
+            (done,), _ = ray.wait(list(taking))
+            process, first = taking.pop(done)
+            stretch = _stretch(done, recipe)
+            if waiting:
+                following = waiting.popleft()
+                taking[process.take.remote(following, weights)] = process, following
+            else:
+                ray.kill(process)  # one that found no room so far can have its place
+            yield first, stretch
+    finally:
+        for process in crew:
+            ray.kill(process)
+
+
+def _stretch(reference: Any, recipe: Recipe) -> NDArray[np.float32]:
+    try:
+        stretch: NDArray[np.float32] = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.ActorDiedError as error:
+        raise RuntimeError(
+            f"the features of {recipe.backbone} cannot be taken: the process is lost again and again, as where memory "
+            f"runs out; give it fewer neighbours (resources.concurrent): {error}"
+        ) from None
+    return stretch
+
+
+class _Frozen:
+    """A frozen backbone in a process of its own."""
+
+    def __init__(self, recipe: Recipe, tiles: Path, files: Mapping[Path, Any]) -> None:
+        cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+        os.environ |= {"TF_NUM_INTRAOP_THREADS": str(cpus), "TF_NUM_INTEROP_THREADS": "1"}
+        from moa_ray import training
+
+        self._begin = partial(training.Frozen, recipe, rows=_STRETCH)
+        self._features: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
+        self._tiles = np.load(on_this_node(tiles, files), mmap_mode="r", allow_pickle=False)
+
+    def take(self, first: int, weights: list[Any]) -> NDArray[np.float32]:
+        """The features of a stretch; `weights` holds a reference to the backbone's."""
+        if self._features is None:
+            self._features = self._begin(weights=list(ray.get(weights[0])))
+        return self._features(self._tiles[first : first + _STRETCH])

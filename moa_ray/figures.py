@@ -195,6 +195,31 @@ def accuracies(board: pd.DataFrame, baseline: float | None = None, most: int = 3
     return figure
 
 
+def first_look(board: pd.DataFrame, dropped: Sequence[str], baseline: float | None = None) -> Figure:
+    """Treatment accuracy of heads on frozen features as bars with Wilson's 95 % intervals; what was dropped is grey.
+
+    board : as `metrics.leaderboard` makes it, with image_size
+    baseline : accuracy of the majority class, drawn as a line
+    """
+    shown = board[board["n"] > 0].to_dict("records")
+    names = [f"{row[BACKBONE]}, {row['image_size']} px\n{_plain(PurePath(str(row['weights'])).name)}" for row in shown]
+    figure, axes = _canvas(_room(line for name in names for line in name.split("\n")) + 5.5, 0.55 * len(shown) + 1.2)
+    for place, row in enumerate(shown):
+        share, low, high = (row[name] for name in ("treatment_accuracy", "wilson_low", "wilson_high"))
+        axes.barh(place, share, color=GREY if row[BACKBONE] in dropped else BLUE, height=0.55)
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.6)
+        text = f"{_counted(row)}, log-loss {row['log_loss']:.3f}"
+        axes.text(1.02, place, text, va="center", fontsize=9, color=INK)
+    axes.set_yticks(range(len(shown)), names, fontsize=9)
+    axes.set(xlim=(0, 1), ylim=(len(shown) - 0.5, -0.5), xlabel="accuracy by treatment")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(axis="x", color="#E6E6E6")
+    if baseline is not None:
+        axes.axvline(baseline, color=ORANGE, linestyle=":", linewidth=1.8)
+        axes.text(baseline, -0.55, "majority class", color=ORANGE, ha="center", va="bottom", fontsize=9)
+    return figure
+
+
 def _counted(standing: Mapping[str, Any]) -> str:
     text = f"{standing['k']} of {standing['n']}"
     if standing["complete"]:

@@ -24,7 +24,7 @@ from urllib.parse import quote
 import pandas as pd
 import yaml
 
-from moa_ray.recipe import Recipe
+from moa_ray.recipe import Recipe, is_first_look
 from moa_ray.spec import Grid, Sweep
 
 Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed"]
@@ -35,6 +35,8 @@ _LONGEST = 200  # characters of a folder's name; file systems allow 255 bytes
 # Keys of the sweep file that say where, how fast and how long, not what: they may change between starts.
 _CHANGEABLE = ("out", "tiles", "resources", "tracking")
 _EXTENSIBLE = ("search.candidates", "search.confirm")
+_FIRST_LOOK = "search.screen_with_frozen"
+_KEEP = f"{_FIRST_LOOK}.keep"
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,15 @@ class Ledger:
         before = _flat(yaml.safe_load((self.out / "sweep.yaml").read_text(encoding="utf-8")))
         now = _flat(yaml.safe_load(sweep.as_yaml()))
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        keys = [key for key in keys if key.split(".")[0] not in _CHANGEABLE]
+        keys = [key for key in keys if key.split(".")[0] not in _CHANGEABLE and not key.startswith(_FIRST_LOOK)]
         recipe_keys = [key for key in keys if key.startswith(("recipe", "search")) and key not in _EXTENSIBLE]
         differing = [key for key in keys if key not in recipe_keys and key not in _EXTENSIBLE]
-        run = {result.candidate for result in self.results()}
+        run = {result.candidate for result in self.results() if not is_first_look(result.recipe)}
         if not isinstance(sweep.search, Grid) or not run <= {recipe.candidate for recipe in sweep.recipes}:
             differing += recipe_keys
+        # A first look adds trials and changes none; how many backbones it keeps is settled with the first other trial.
+        if before.get(_KEEP) != now.get(_KEEP) and (run or self.proposals()):
+            differing.append(_KEEP)
         if not (self.root / "study.json").exists():
             return differing
         shared, known = self.study(), json.loads(json.dumps(study))

@@ -99,8 +99,8 @@ def build(recipe: Recipe, n_classes: int, array: NDArray[Any] | None = None) -> 
     """The network of a recipe: (batch, size, size, 3) uint8 in, (batch, n_classes) float32 probabilities out.
 
     Augmentation (in training only), input scaling, the backbone, global average pooling, dropout, dense softmax. Its
-    weights are Keras' own draws: `moa_ray.training` assigns the recipe's. With ``freeze: all`` it is dropout and
-    softmax alone.
+    weights are Keras' own draws: `moa_ray.training` assigns the recipe's. With ``freeze: all`` it is dropout, where
+    there is any, and softmax alone.
 
     array : what the network sees, tiles or features, a row each; the network then takes (batch,) int32 rows of it
     """
@@ -113,11 +113,18 @@ def build(recipe: Recipe, n_classes: int, array: NDArray[Any] | None = None) -> 
             x = entry = keras.Input((size, size, 3), dtype="uint8", name="pixels")
         if recipe.freeze != "all":
             x = _features(x, recipe)
-        x = Dropout(recipe.dropout, name="dropout")(x)
+        if recipe.freeze != "all" or recipe.dropout:
+            x = Dropout(recipe.dropout, name="dropout")(x)
         head = Head(n_classes, activation="softmax", dtype="float32", name="probabilities")
         model = keras.Model(entry, head(x), name=recipe.backbone.lower())
     assign_hyperparameters(model, recipe)
     return model
+
+
+@lru_cache
+def channels(name: str, size: int) -> int:
+    """How many features a backbone has."""
+    return int(backbone(name, size).output_shape[-1])
 
 
 def features(recipe: Recipe) -> keras.Model:
@@ -132,7 +139,8 @@ def features(recipe: Recipe) -> keras.Model:
 def assign_hyperparameters(model: keras.Model, recipe: Recipe) -> None:
     """Give a model the numbers of a recipe of its own signature."""
     augment.assign(model, recipe.augment)
-    model.get_layer("dropout").rate.assign(recipe.dropout)
+    if recipe.freeze != "all" or recipe.dropout:
+        model.get_layer("dropout").rate.assign(recipe.dropout)
     model.get_layer("probabilities").l2.assign(recipe.l2)
 
 

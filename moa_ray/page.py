@@ -61,6 +61,24 @@ class Search:
 
 
 @dataclass(frozen=True)
+class FirstLook:
+    """What heads on frozen features showed of the backbones before any was fine-tuned.
+
+    board : one row a look, best first, as `metrics.leaderboard` has them, with image_size; may be empty
+    dropped : backbones that were not fine-tuned
+    unseen : backbones of which nothing was looked at
+    keep : how many were to go on; None where the look dropped none
+    majority : share of the treatments that have the most frequent label; None where nothing was predicted
+    """
+
+    board: pd.DataFrame
+    dropped: Sequence[str]
+    unseen: Sequence[str]
+    keep: int | None
+    majority: float | None
+
+
+@dataclass(frozen=True)
 class Content:
     """What a report says.
 
@@ -73,6 +91,7 @@ class Content:
     notes : what a reader has to know first, such as that images are painted
     search : where a search proposed the candidates
     corrected : accuracy without the luck of the best of several candidates, where all of them finished all folds
+    look : where the backbones were looked at before
     """
 
     study: str
@@ -93,6 +112,7 @@ class Content:
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     search: Search | None = None
     corrected: selection.Corrected | None = None
+    look: FirstLook | None = None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -149,7 +169,17 @@ def baseline(content: Content) -> str:
 
 
 def chosen(content: Content) -> str:
-    """What chose the candidate of the headline, and whether the choice saw the folds that it is judged on."""
+    """What chose the candidate of the headline, and whether a choice saw the folds that it is judged on."""
+    if content.look is None or not content.look.dropped:
+        return _chosen(content)
+    names = ", ".join(content.look.dropped)
+    if content.search and content.search.scores:
+        return f"{_chosen(content)}; backbones were dropped by a look at the search folds ({names})"
+    seen = f"backbones were dropped by a look at these folds ({names}): optimistic, and nothing corrects it"
+    return f"the one recipe that was left; {seen}" if len(content.leaderboard) == 1 else f"{_chosen(content)}; {seen}"
+
+
+def _chosen(content: Content) -> str:
     tried, complete = len(content.leaderboard), int(content.leaderboard["complete"].sum())
     if content.search and content.search.scores:
         return (
@@ -184,6 +214,8 @@ def draw(content: Content) -> dict[str, Figure]:
     if best is not None:
         _, k, n = metrics.majority(content.treatments_of(best[CANDIDATE]))
         drawn["leaderboard"] = figures.accuracies(content.leaderboard, baseline=k / n)
+    if content.look is not None and (content.look.board["n"] > 0).any():
+        drawn["first_look"] = figures.first_look(content.look.board, content.look.dropped, content.look.majority)
     if content.search is not None:
         drawn["race"] = figures.race(content.search.states, len(content.search.confirm))
     if len(content.history):
@@ -239,6 +271,7 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         baseline=baseline(content) if best else "",
         chosen=chosen(content),
         over_all=_over_all(content),
+        looks=look_sheet(content.look) if content.look else None,
         images={name: _image(name, figure) for name, figure in drawn.items()},
         confused=_confused(content),
         unfinished=set(content.leaderboard.loc[~content.leaderboard["complete"], CANDIDATE]),
@@ -288,6 +321,21 @@ def mistakes_sheet(content: Content) -> Sheet:
         cells = [row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL], true, row[metrics.PREDICTED], taken]
         rows.append([*cells, str(row[metrics.REPLICATES]), str(row[metrics.TILES]), f"{wrong} of {len(same)}"])
     return Sheet(headings, rows, [False, True, False, True, False, True, True, True, True])
+
+
+def look_sheet(look: FirstLook) -> Sheet:
+    """The first look as it is printed, and what followed from it."""
+    headings = ["backbone", "weights", "pixels", "right", "accuracy", "95 % interval", "log-loss", "folds", "then"]
+    rows = [
+        [
+            *(str(row["backbone"]), PurePath(str(row["weights"])).name, str(row["image_size"])),
+            *(f"{row['k']} of {row['n']}" if row["n"] else "–", _percent(row["treatment_accuracy"]), _interval(row)),
+            *(_decimals(row["log_loss"]), _folds(row)),
+            "dropped" if row["backbone"] in look.dropped else "went on",
+        ]
+        for row in look.board.to_dict("records")
+    ]
+    return Sheet(headings, rows, [False, False, True, True, True, True, True, True, False])
 
 
 def _recipe_sheet(content: Content) -> Sheet:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -129,6 +129,37 @@ def field_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
         bar.update(task, total=total, completed=done, rate=rate)
         if not console.is_terminal and done and (done % math.ceil(total / 10) == 0 or done == total):
             console.print(f"preparing tiles: {done} of {total} fields, {rate}")
+
+    with bar:
+        yield show
+
+
+@contextlib.contextmanager
+def features_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback (of what, tiles done, tiles in all) that draws a bar for each set, or a line each quarter."""
+    bar = Progress(
+        TextColumn("taking features of {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tiles"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    tasks: dict[str, tuple[TaskID, float]] = {}
+    said: dict[str, int] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total, rate=""), time.monotonic()
+        task, begun = tasks[what]
+        rate = f"{done / max(time.monotonic() - begun, 1e-9):.0f} a second"
+        bar.update(task, completed=done, rate=rate)
+        quarter = 4 * done // total
+        if not console.is_terminal and quarter > said.get(what, 0):
+            said[what] = quarter
+            console.print(f"taking features of {what}: {done} of {total} tiles, {rate}", markup=False)
 
     with bar:
         yield show

@@ -185,11 +185,11 @@ class Race:
         self._again: deque[Assignment] = deque()
         self._exhausted = False
         self._over = False
-        for proposal in sorted(known, key=lambda proposal: proposal.number):
-            self._runners[proposal.recipe.candidate] = _Runner(proposal)
+        self._earlier: dict[str, list[Result]] = {}
         for result in done:
-            if result.candidate in self._runners:
-                self._note(result)
+            self._earlier.setdefault(result.candidate, []).append(result)
+        for proposal in sorted(known, key=lambda proposal: proposal.number):
+            self._admit(proposal)
 
     @classmethod
     def replay(
@@ -310,7 +310,7 @@ class Race:
         if proposal is None:
             self._exhausted = True
             return self._promote()
-        self._runners[proposal.recipe.candidate] = _Runner(proposal)
+        self._admit(proposal)
         return True
 
     def _ask_confirmation(self) -> Assignment | None:
@@ -328,6 +328,12 @@ class Race:
         return None
 
     # Bookkeeping ------------------------------------------------------------------------------------------------------
+
+    def _admit(self, proposal: Proposal) -> None:
+        """Take a candidate in, with what the ledger has of it: where it equals a first look, before it was proposed."""
+        self._runners[proposal.recipe.candidate] = _Runner(proposal)
+        for result in self._earlier.pop(proposal.recipe.candidate, ()):
+            self._note(result)
 
     def _note(self, result: Result) -> None:
         runner = self._runners[result.candidate]

@@ -20,11 +20,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import command, figures, metrics, page, proposals, selection, spec
+from moa_ray import command, figures, metrics, page, proposals, screening, selection, spec
 from moa_ray.ledger import SETTLED, Ledger, Result, write_text
-from moa_ray.page import Content, Failure, Search
+from moa_ray.page import Content, Failure, FirstLook, Search
 from moa_ray.proposals import Proposer
 from moa_ray.race import Race, loss
+from moa_ray.screening import Look
 from moa_ray.spec import Optuna, Sweep
 from moa_ray.tables import CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY, TREATMENT
 
@@ -65,9 +66,10 @@ def write(out: Path) -> Written:
     study = book.study()
     sweep = spec.load(out / "sweep.yaml")
     results = list(book.results())
+    sweep, look, results = _first_look(sweep, study, book, results)
     predictions = book.table("predictions", results)
     race = _race(sweep, study, book, results)
-    content = _content(study, sweep, book, results, predictions, race)
+    content = _with_look(_content(study, sweep, book, results, predictions, race), sweep, look)
     predictions.to_parquet(out / "predictions.parquet", index=False)
     content.treatments.to_parquet(out / "treatments.parquet", index=False)
     content.leaderboard.to_csv(out / "leaderboard.csv", index=False)
@@ -81,7 +83,7 @@ def write(out: Path) -> Written:
     return Written(
         headline=page.headline(content),
         summary=summary,
-        candidates=_by_candidate(content, predictions, out / "figures", saved),
+        candidates=_by_candidate(content, predictions, out / "figures", saved) | _looked(content, look),
         files=[out / name for name in names],
         finished=content.best is not None,
     )
@@ -122,11 +124,7 @@ def _content(
         how=how,
         tiles=_example_tiles(study, recipes, predictions),
         excluded={fold: excluded for fold, excluded in study["folds"].items() if excluded is not None},
-        failures=[
-            Failure(result.candidate, result.fold, result.status, result.attempts, result.error or "")
-            for result in results
-            if result.status not in ("finished", "stopped")
-        ],
+        failures=[_failure(result) for result in results if result.status not in ("finished", "stopped")],
         warnings=study["warnings"],
         notes=["The images of this screen are painted, not photographed: it shows the software, not biology."]
         if painted
@@ -250,7 +248,48 @@ def _optuna_figures(sweep: Sweep, race: Race | None) -> dict[str, Figure]:
     return proposals.figures(Proposer(sweep.space, sweep.search, sweep.seed).study(race.standings))
 
 
+# A first look ---------------------------------------------------------------------------------------------------------
+
+
+def _first_look(
+    sweep: Sweep, study: Mapping[str, Any], book: Ledger, results: list[Result]
+) -> tuple[Sweep, Look | None, list[Result]]:
+    """The sweep without what a first look dropped, that look, and the results of the sweep's own candidates."""
+    look = screening.read(sweep, study["search_folds"], book, results)
+    kept = sweep if look is None else sweep.without(look.dropped)
+    return kept, look, screening.own(kept, book, results)
+
+
+def _with_look(content: Content, sweep: Sweep, look: Look | None) -> Content:
+    if look is None:
+        return content
+    shown = FirstLook(look.board, look.dropped, look.unseen, sweep.keep, look.majority)
+    return dataclasses.replace(content, look=shown, failures=[*content.failures, *map(_failure, look.failures)])
+
+
+def _looked(content: Content, look: Look | None) -> dict[str, tuple[dict[str, float], pd.DataFrame, list[Path]]]:
+    """What belongs to each look alone, where it is no candidate besides."""
+    if look is None:
+        return {}
+    rows, own = look.board[look.board["n"] > 0].to_dict("records"), set(content.leaderboard[CANDIDATE])
+    return {row[CANDIDATE]: (_numbers(row), look.of(row[CANDIDATE]), []) for row in rows if row[CANDIDATE] not in own}
+
+
+def _plain_look(look: FirstLook) -> dict[str, Any]:
+    names = [CANDIDATE, "backbone", "weights", "image_size", *("k", "n", "treatment_accuracy", "log_loss", "complete")]
+    rows = [_plain({name: row[name] for name in names}) for row in look.board.to_dict("records")]
+    return {"looks": rows, "keep": look.keep, "dropped": list(look.dropped), "not_looked_at": list(look.unseen)}
+
+
 # What is shown --------------------------------------------------------------------------------------------------------
+
+
+def _failure(result: Result) -> Failure:
+    return Failure(result.candidate, result.fold, result.status, result.attempts, result.error or "")
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(row[name]) for name in (*metrics.SCORES, "folds_finished", "folds_failed", "seconds")}
 
 
 def _history(book: Ledger, results: list[Result]) -> pd.DataFrame:
@@ -298,6 +337,7 @@ def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
         "corrected": None if content.corrected is None else dataclasses.asdict(content.corrected),
         "over_all_folds": _plain(content.search.over_all) if content.search and content.search.over_all else None,
         "epochs_saved": content.search.saved if content.search else None,
+        "first_look": None if content.look is None else _plain_look(content.look),
         "trials": {str(status): int(count) for status, count in counts.items()},
         "folds_excluded": dict(content.excluded),
         "warnings": list(content.warnings),
@@ -314,7 +354,7 @@ def _by_candidate(
         candidate = row[CANDIDATE]
         if not row["n"]:
             continue
-        numbers = {name: float(row[name]) for name in (*metrics.SCORES, "folds_finished", "folds_failed", "seconds")}
+        numbers = _numbers(row)
         confusion = f"confusion-{candidate}"
         if confusion not in saved:
             counts = metrics.confusion(content.treatments_of(candidate), content.labels)

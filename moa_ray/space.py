@@ -100,7 +100,7 @@ class Space:
             recipe = _RECIPE.validate_python(_for_backbone({**self.fixed, **values}))
         except ValidationError as error:
             first = error.errors()[0]
-            key = str(first["loc"][0]) if first["loc"] else str(first["ctx"]["error"]).split()[0]
+            key = str(first["loc"][0]) if first["loc"] else str(first["ctx"]["error"]).split()[0].rstrip(":")
             place = "search.space" if key in values else "recipe"
             raise ValueError("; ".join(complaints.lines(error, Recipe, place))) from None
         if recipe.backbone not in BACKBONES:
@@ -132,15 +132,36 @@ class Space:
 
     def representatives(self) -> list[Recipe]:
         """One recipe for each combination of what shapes tiles, weights files and memory; the longest training."""
-        shaping = [key for key in ("backbone", "weights", "image_size", "batch_size", "epochs") if key in self.entries]
-        recipes = [self.recipe(values) for values in self._combinations(shaping)]
-        return list({(r.backbone, r.weights, r.image_size): r for r in sorted(recipes, key=_cost)}.values())
+        recipes = [self.recipe(values) for values in self._combinations(self._decisive(*_SHAPING, "freeze"))]
+        kinds = {(r.backbone, r.weights, r.image_size, r.freeze == "all"): r for r in sorted(recipes, key=_cost)}
+        return list(kinds.values())
+
+    def frozen(self) -> list[Recipe]:
+        """One recipe for each set of frozen features that the space may ask for.
+
+        Raises ValueError where ``freeze: all`` meets what it cannot be with.
+        """
+        recipes = [self.recipe(values) for values in self._combinations(self._decisive(*_FEATURES, "freeze"))]
+        return list({r.features_key: r for r in recipes if r.freeze == "all"}.values())
+
+    def _decisive(self, *keys: str) -> list[str]:
+        """The entries of some keys, and those that decide whether they apply."""
+        mine = [key for key in keys if key in self.entries]
+        return [*mine, *(other for key in mine for other in self.entries[key].when if other in self.entries)]
 
     def _combinations(self, keys: list[str]) -> Iterator[dict[str, Any]]:
         """Every combination of the values of some entries; of a range its ends, of other entries the first value."""
         names = [key for key in self.entries if key in keys]
-        for picked in itertools.product(*(_examples(self.entries[key]) for key in names)):
+        for picked in itertools.product(*(self._tried(key) for key in names)):
             yield self._with(dict(zip(names, picked, strict=True)))
+
+    def _tried(self, key: str) -> list[Any]:
+        """Examples of an entry; of a range also what conditions name."""
+        examples = _examples(self.entries[key])
+        if isinstance(self.entries[key], Choice):
+            return examples
+        named = [value for entry in self.entries.values() for value in entry.when.get(key, [])]
+        return list(dict.fromkeys([*examples, *named]))
 
     def _with(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """Some values, and of the entries that they leave open the first one."""
@@ -203,6 +224,10 @@ def _examples(entry: Entry) -> list[Any]:
 def _cost(recipe: Recipe) -> tuple[int, int]:
     return recipe.batch_size, recipe.epochs
 
+
+# What tiles, weights and memory depend on, and what frozen features do.
+_SHAPING = ("backbone", "weights", "image_size", "batch_size", "epochs")
+_FEATURES = ("backbone", "weights", "image_size", "input_scaling", "precision", "augment")
 
 _RECIPE = TypeAdapter(Recipe)
 _RECIPE_KEYS = [field.name for field in dataclass_fields(Recipe)]

@@ -3,18 +3,18 @@
 This is the one border for text: nothing behind it parses YAML, and nothing before it is trusted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from moa_ray import complaints
 from moa_ray.images import Preparation
-from moa_ray.recipe import Recipe
+from moa_ray.recipe import Recipe, first_look
 from moa_ray.screens.synthetic import Painting
-from moa_ray.space import Space
+from moa_ray.space import Choice, Space
 
 Channels = Annotated[tuple[str | None, ...], Field(min_length=1, max_length=3)]
 Name = Annotated[str, Field(min_length=1)]
@@ -85,10 +85,31 @@ class Validation(Section):
     share: Share = 0.15
 
 
+class Screening(Section):
+    """A first look: a head on frozen features of each backbone, before any is fine-tuned; see `moa_ray.screening`.
+
+    keep : so many backbones go on, those whose heads have the lowest log-loss; null drops none. In a grid the look sees
+        the folds that the others are judged on, in a search the search folds alone
+    """
+
+    keep: Annotated[int, Field(ge=1)] | None = None
+
+
+def _screening(plain: Any) -> Any:
+    """True and false say it too."""
+    if not isinstance(plain, bool | dict | Screening | None):
+        raise ValueError(f"true, false or {{keep: 2}} must stand here, but got {plain!r}")
+    return ({} if plain else None) if isinstance(plain, bool) else plain
+
+
 class Grid(Section):
-    """Every combination of the space's lists, on every fold."""
+    """Every combination of the space's lists, on every fold.
+
+    screen_with_frozen : true, or ``{keep: 2}``; false switches it off
+    """
 
     mode: Literal["grid"] = "grid"
+    screen_with_frozen: Annotated[Screening | None, BeforeValidator(_screening)] = None
     space: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -128,6 +149,7 @@ class Optuna(Section):
     first : hyperparameters of recipes to try first; what they leave open is proposed
     confirm : runners-up that are trained on the folds the search did not see, besides the winner
     asha, race : null switches it off; without a race every candidate gets all search folds
+    screen_with_frozen : as in a grid
     """
 
     mode: Literal["optuna"]
@@ -139,6 +161,7 @@ class Optuna(Section):
     confirm: Annotated[int, Field(ge=0)] = 0
     asha: Asha | None = Field(default_factory=Asha)
     race: Race | None = Field(default_factory=Race)
+    screen_with_frozen: Annotated[Screening | None, BeforeValidator(_screening)] = None
 
 
 class Resources(Section):
@@ -199,6 +222,11 @@ class Sweep(Section):
     @model_validator(mode="after")
     def _is_sound(self) -> "Sweep":
         space = self.space
+        space.frozen()
+        if self.keep is not None and "backbone" in space.entries and space.entries["backbone"].when:
+            raise ValueError(
+                "search.space.backbone.when: backbones that search.screen_with_frozen.keep may drop take no condition"
+            )
         if isinstance(self.search, Grid):
             if space.ranged:
                 raise ValueError(
@@ -223,6 +251,38 @@ class Sweep(Section):
     def recipes(self) -> list[Recipe]:
         """Every recipe of a grid, in the file's order; of a search one for each tile size, weights and backbone."""
         return self.space.grid() if isinstance(self.search, Grid) else self.space.representatives()
+
+    @property
+    def frozen(self) -> list[Recipe]:
+        """One recipe for each set of frozen features that is trained on."""
+        return self.space.frozen()
+
+    @property
+    def looks(self) -> list[Recipe]:
+        """The first looks that are wanted, one for each backbone, weights and image size; none at random weights."""
+        if not self.search.screen_with_frozen:
+            return []
+        known: dict[tuple[Any, ...], Recipe] = {}
+        for recipe in self.recipes:
+            known.setdefault((recipe.backbone, recipe.weights, recipe.image_size), recipe)
+        return [first_look(recipe) for recipe in known.values() if recipe.weights != "random"]
+
+    @property
+    def keep(self) -> int | None:
+        """How many backbones the first look lets go on; None where it drops none."""
+        return self.search.screen_with_frozen.keep if self.search.screen_with_frozen else None
+
+    def without(self, backbones: Collection[str]) -> "Sweep":
+        """The same sweep without the recipes of some backbones."""
+        entry = self.space.entries.get("backbone")
+        if not backbones or not isinstance(entry, Choice):
+            return self
+        space = {**self.search.space, "backbone": [name for name in entry.choices if name not in backbones]}
+        search = self.search.model_copy(update={"space": space})
+        if isinstance(search, Optuna):
+            first = tuple(known for known in search.first if known.get("backbone") not in backbones)
+            search = search.model_copy(update={"first": first})
+        return self.model_copy(update={"search": search})
 
     @property
     def tile_folder(self) -> Path:

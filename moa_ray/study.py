@@ -25,7 +25,7 @@ from moa_ray.selection import search_order
 from moa_ray.space import Choice, Entry
 from moa_ray.spec import Bbbc021, Grid, Sweep, Table
 from moa_ray.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, TREATMENT, WELL_KEY, metadata_columns
-from moa_ray.tiles import TileStore
+from moa_ray.tiles import Features, TileStore
 
 _SHOWN_VERSIONS = ("moa_ray", "keras", "tensorflow", "ray", "optuna", "mlflow", "numpy", "pandas", "scikit-learn")
 
@@ -159,6 +159,13 @@ class Study:
             confirm=frozenset(self.confirm_folds),
         )
 
+    def features(self, store: Path, recipes: list[Recipe]) -> dict[Recipe, Features]:
+        """The sets of frozen features that some recipes train on, each beside one recipe that does.
+
+        store : the folder of the tile store
+        """
+        return {recipe: Features.of(store, recipe, _content(recipe.weights)) for recipe in recipes}
+
     def record(self, store: TileStore, command: str) -> dict[str, Any]:
         """What all trials share, for the ledger."""
         return {
@@ -193,7 +200,9 @@ class Study:
             + (f", {len(excluded)} excluded" if excluded else ""),
             *(f"             {fold.name}: {fold.excluded}" for fold in excluded),
             *self._describe_trials(),
+            *self._describe_looks(),
             f"disk         {_bytes(disk)} of tiles at most",
+            *self._describe_features(),
             *(
                 f"memory       about {_bytes(memory)} a worker with {recipe.backbone}, {recipe.image_size} px, "
                 f"batches of {recipe.batch_size}"
@@ -232,6 +241,39 @@ class Study:
             f"epochs       {trials * longest} at most",
         ]
 
+    def _describe_looks(self) -> list[str]:
+        looks, folds, keep = self.sweep.looks, len(self.search_folds), self.sweep.keep
+        if not self.sweep.search.screen_with_frozen:
+            return []
+        then = f"; the best {_plural(keep, 'backbone')} will go on" if keep is not None else ""
+        what = f"{_plural(len(looks), 'frozen backbone')} on {_plural(folds, 'fold')}"
+        return [f"first look   {what}, {_plural(len(looks) * folds, 'trial')} more{then}"]
+
+    def _describe_features(self) -> list[str]:
+        """The sets of frozen features, and their bytes at most."""
+        sets = {recipe.features_key: recipe for recipe in [*self.sweep.frozen, *self.sweep.looks]}
+        if not sets:
+            return []
+        preparation = self.sweep.images
+        most = len(self.screen.labelled) * preparation.rows * preparation.columns
+        with _native_noise_hidden():
+            from moa_ray import models
+
+            values = [
+                (recipe, key[-1] * most * models.channels(recipe.backbone, int(recipe.image_size)))
+                for key, recipe in sets.items()
+            ]
+        total = sum(count for _, count in values)
+        return [
+            f"features     {_plural(len(sets), 'set')} of frozen features, taken once and kept beside the tiles, "
+            f"{_bytes(4 * total)} at most",
+            *(
+                f"             {recipe.backbone}, {recipe.image_size} px, "
+                f"{_plural(recipe.features_key[-1], 'orientation')}: {_bytes(4 * count)}"
+                for recipe, count in values
+            ),
+        ]
+
 
 def versions() -> dict[str, str]:
     """Versions of what shapes a result."""
@@ -258,6 +300,11 @@ def _open_screen(sweep: Sweep) -> Screen:
 
 def _weight_files(recipes: list[Recipe]) -> list[str]:
     return sorted({recipe.weights for recipe in recipes} - {"imagenet", "random"})
+
+
+def _content(weights: str) -> str:
+    """What tells the content of weights."""
+    return f"imagenet of keras {version('keras')}" if weights == "imagenet" else _digest(Path(weights))
 
 
 def _digest(path: Path) -> str:
@@ -320,6 +367,10 @@ def _native_noise_hidden() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _bytes(count: int) -> str:

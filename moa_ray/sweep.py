@@ -10,19 +10,23 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from moa_ray import cluster, command, ledger, metrics, report, spec, tracking, tuning
-from moa_ray.ledger import Ledger, Proposal, Result
-from moa_ray.progress import Board, field_progress
+from moa_ray import cluster, command, ledger, metrics, report, screening, spec, tracking, tuning
+from moa_ray.ledger import SETTLED, Ledger, Proposal, Result
+from moa_ray.progress import Board, features_progress, field_progress
 from moa_ray.proposals import Journal, Proposer
 from moa_ray.race import Assignment, Grid, Plan, Race, Standing, loss
+from moa_ray.recipe import Recipe
 from moa_ray.spec import Optuna, Sweep
-from moa_ray.study import Material, Study
+from moa_ray.study import Study
 from moa_ray.tables import LABEL
+from moa_ray.tiles import Features, TileStore
 from moa_ray.tracking import Tracker
 from moa_ray.worker import Bench
 
@@ -58,7 +62,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     book.open(sweep, study.record(store, _as_typed()))
     tracker = _tracker(book, sweep, console)
     try:
-        _search(study, study.material(store), book, tracker, arguments.address, console)
+        _search(study, store, book, tracker, arguments.address, console)
         written = report.write(sweep.out)
         _hand_over(tracker, written)
     except BaseException:
@@ -73,23 +77,93 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _search(
-    study: Study, material: Material, book: Ledger, tracker: Tracker, address: str | None, console: Console
+    study: Study, store: TileStore, book: Ledger, tracker: Tracker, address: str | None, console: Console
 ) -> None:
-    """Run the trials that the ledger lacks."""
-    settled = {key: book.load(result) for key, result in book.settled().items()}
+    """Run the trials that the ledger lacks: those of the first look, which may drop backbones, before all others."""
+    looks = _looks(study, book, tracker, console)
+    job = None if looks else _job(study, book, tracker, console)
+    if looks is None and job is None:
+        return
+    with cluster.connect(address):
+        settings = study.sweep.resources
+        slots = cluster.slots(settings.cpus, settings.gpus, settings.concurrent, open_cluster=address is not None)
+        if looks is not None:
+            _run(looks, study, store, slots, console)
+            job = _job(study, book, tracker, console)
+        if job is not None:
+            _run(job, study, store, slots, console)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trials to run.
+
+    recipes : one for each set of pretrained weights that may be asked for
+    frozen : one for each set of frozen features that may be
+    done : trials that need not be run
+    """
+
+    plan: Plan
+    recipes: list[Recipe]
+    frozen: list[Recipe]
+    recorder: "Recorder"
+    done: int
+    scheduler: tuning.FoldAsha | None = None
+
+
+def _looks(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Job | None:
+    """The first look at the backbones; None where nothing of it is left."""
+    looks, settled = study.sweep.looks, book.settled()
+    trials = [(look, fold) for look in looks for fold in study.search_folds]
+    todo = [(look, fold) for look, fold in trials if (look.candidate, fold) not in settled]
+    if not todo:
+        return None
+    names = ", ".join(dict.fromkeys(look.backbone for look in looks))
+    console.print(f"first look: {names}, frozen, on {len(study.search_folds)} folds", markup=False)
+    recorder = Recorder(book, tracker, Leader(study.sweep.aggregate))
+    done = len(trials) - len(todo)
+    return Job(Grid(todo, study.sweep.resources.retries, done), looks, looks, recorder, done)
+
+
+def _job(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Job | None:
+    """What the sweep is about; None where nothing is left."""
+    results = list(book.results())
+    look = screening.read(study.sweep, study.search_folds, book, results)
+    if look is not None and look.dropped:
+        console.print(f"first look: {', '.join(look.dropped)} dropped", markup=False)
+        study = replace(study, sweep=study.sweep.without(look.dropped))
+    settled = {result.key: book.load(result) for result in results if result.status in SETTLED}
+    mine = [settled[one.key] for one in screening.own(study.sweep, book, results) if one.key in settled]
     leader = Leader(study.sweep.aggregate)
-    for result in settled.values():
+    for result in mine:
         leader.add(result)
     recorder = Recorder(book, tracker, leader)
     plan = _plan(study, book, settled, recorder)
     if plan is None:
-        return
-    resources = study.sweep.resources
-    board = Board(console, lambda: plan.at_most, done=len(settled), best=leader.words, exact=not isinstance(plan, Race))
-    with cluster.connect(address), board:
-        slots = cluster.slots(resources.cpus, resources.gpus, resources.concurrent, open_cluster=address is not None)
-        trainable = tuning.trainable(Bench(material, tiles_share=resources.tiles_on_device), study.recipes, slots)
-        tuning.run(plan, trainable, slots, [recorder, board], _scheduler(study, plan, settled))
+        return None
+    scheduler = _scheduler(study, plan, settled)
+    return Job(plan, study.recipes, study.sweep.frozen, recorder, len(mine), scheduler)
+
+
+def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console: Console) -> None:
+    features = _take_features(study.features(store.path, job.frozen), store, slots, console)
+    bench = Bench(study.material(store), features, tiles_share=study.sweep.resources.tiles_on_device)
+    exact = not isinstance(job.plan, Race)
+    with Board(console, lambda: job.plan.at_most, job.done, job.recorder.leader.words, exact) as board:
+        trainable = tuning.trainable(bench, job.recipes, slots)
+        tuning.run(job.plan, trainable, slots, [job.recorder, board], job.scheduler)
+
+
+def _take_features(
+    wanted: Mapping[Recipe, Features], store: TileStore, slots: cluster.Slots, console: Console
+) -> dict[tuple[Any, ...], Path]:
+    """Take the frozen features that the store lacks; where each set lies."""
+    with features_progress(console) as progress:
+        for recipe, features in wanted.items():
+            if not features.path.exists():
+                take = partial(cluster.features, recipe, store.file(int(recipe.image_size)).resolve(), slots)
+                features.write(len(store.table), take, partial(progress, f"{recipe.backbone}, {recipe.image_size} px"))
+    return {recipe.features_key: features.path.resolve() for recipe, features in wanted.items()}
 
 
 def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result], recorder: "Recorder") -> Plan | None:
@@ -97,7 +171,7 @@ def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result],
     settings, retries = study.sweep.search, study.sweep.resources.retries
     if not isinstance(settings, Optuna):
         todo = [(recipe, fold) for recipe, fold in study.trials if (recipe.candidate, fold) not in settled]
-        return Grid(todo, retries, done=len(settled)) if todo else None
+        return Grid(todo, retries, done=len(study.trials) - len(todo)) if todo else None
     proposer = Proposer(study.sweep.space, settings, study.sweep.seed)
 
     def propose(standings: Sequence[Standing]) -> Proposal | None:
@@ -159,9 +233,9 @@ class Recorder:
     """A listener that writes what has ended for good into the ledger, and passes it on to MLflow."""
 
     def __init__(self, book: Ledger, tracker: Tracker, leader: Leader) -> None:
+        self.leader = leader
         self._book = book
         self._tracker = tracker
-        self._leader = leader
         self._race: tuple[Race, Journal] | None = None
 
     def follow(self, race: Race, journal: Journal) -> None:
@@ -180,7 +254,7 @@ class Recorder:
         """Record the trial, unless it will be tried again."""
         if final:
             self._book.write(result)
-            self._leader.add(result)
+            self.leader.add(result)
             self._tracker.trial(result)
         self._note()
 

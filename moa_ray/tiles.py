@@ -3,6 +3,7 @@
     FOLDER/<screen>-<fingerprint>/    fingerprint.json   everything that shaped the tiles; written last
                                       tiles.parquet      plate, well, field, tile, row
                                       tiles-<size>.npy   (n, size, size, 3) uint8
+                                      features-<digest>.npy, .json   of a frozen backbone, where they were asked for
                                       parts/<plate>/     finished plates of a store that is being made
 
 A store is known by the fingerprint of all that shaped it: when that changes a new store is made beside the old one.
@@ -30,6 +31,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moa_ray.images import Curve, Moments, Preparation, field_tiles, resize_area
+from moa_ray.recipe import Recipe
 from moa_ray.screens import Screen, read_field
 from moa_ray.tables import FIELD_KEY, PLATE, TILE_KEY, WEEK, require_unique
 
@@ -414,3 +416,71 @@ def _write_json(path: Path, plain: Mapping[str, Any]) -> None:
     writing = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     writing.write_text(json.dumps(plain, indent=1), encoding="utf-8")
     writing.replace(path)
+
+
+# Features of frozen backbones -----------------------------------------------------------------------------------------
+
+_FEATURES_VERSION = 1  # raise it when the same settings give other features than before
+_FEATURES_KEY = ("backbone", "weights", "image_size", "input_scaling", "precision", "orientations")
+
+
+@dataclass(frozen=True)
+class Features:
+    """A set of features of a store's tiles: what a frozen backbone makes of each, in each orientation.
+
+    path : (orientations, n, channels) float32; where it is there it is whole
+    facts : all that the features depend on besides the tiles
+    """
+
+    path: Path
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, store: Path, recipe: Recipe, weights: str) -> "Features":
+        """The set that a recipe trains on, whether it is there or not.
+
+        store : the folder of the tile store
+        weights : what tells the content of the weights, so that a file that changed is not taken for the one before
+        """
+        named = dict(zip(_FEATURES_KEY, recipe.features_key, strict=True))
+        facts = {"version": _FEATURES_VERSION, **named, "weights": weights}
+        mark = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return cls(store / f"features-{mark[:16]}.npy", facts)
+
+    def write(
+        self,
+        tiles: int,
+        take: Callable[[], Iterable[tuple[int, NDArray[np.float32]]]],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """Write the set whole or not at all, and a small file beside it that says what it holds.
+
+        tiles : in the store
+        take : yields stretches in any order: the first row and (orientations, rows, channels); it is not asked where
+            another process wrote the set meanwhile
+        progress : called with the tiles done and the tiles in all
+        """
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.path.exists():
+                return
+            writing, shape = self.path.with_name(f".{self.path.name}"), (0, tiles, 0)
+            with writing.open("wb") as file:
+                left = tiles
+                progress(0, tiles)
+                for first, stretch in take():
+                    if left == tiles:
+                        shape = (len(stretch), tiles, stretch.shape[-1])
+                        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                        np.lib.format.write_array_header_1_0(file, header)
+                        begin = file.tell()
+                    for orientation, rows in enumerate(np.ascontiguousarray(stretch, dtype="<f4")):
+                        file.seek(begin + 4 * shape[2] * (orientation * tiles + first))
+                        file.write(rows.data)
+                    left -= stretch.shape[1]
+                    progress(tiles - left, tiles)
+                assert left == 0, f"{left} of {tiles} tiles without features"
+                file.flush()
+                os.fsync(file.fileno())
+            _write_json(self.path.with_suffix(".json"), {**self.facts, "shape": shape})
+            writing.replace(self.path)

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from moa_ray.ledger import Ledger, Result
+from moa_ray.recipe import is_first_look
 
 # MLflow reads these when it is imported and when it sends. Two quick tries, then training goes on without it.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -173,7 +174,8 @@ class Tracker:
         status = "FINISHED" if result.status in ("finished", "stopped") else "FAILED"
         if result.key in self._runs and self._runs[result.key].status == status:
             return
-        self._open((result.candidate,), result.candidate, flat(result.recipe))
+        called = f"first look: {result.candidate}" if is_first_look(result.recipe) else result.candidate
+        self._open((result.candidate,), called, flat(result.recipe))
         run_id = self._open(result.key, result.fold, {"fold": result.fold, **flat(result.recipe)})
         self._client.set_tag(run_id, "moa_ray.status", result.status)
         if result.error:

@@ -24,8 +24,8 @@ from moa_ray.recipe import Recipe
 
 Rows = NDArray[np.int64]
 
-# Steps that one call of a compiled head takes: a step is shorter than the call. Larger networks gain nothing by it.
-_HEAD_STEPS = 32
+# Rows of features that one call of `fit` takes over its epochs: to begin one takes longer than an epoch of a head.
+_ROWS_AT_ONCE = 4_000_000
 Pretrained = Callable[[str, str, int], list[NDArray[Any]]]
 
 
@@ -95,18 +95,32 @@ def features(recipe: Recipe, tiles: NDArray[np.uint8], weights: list[NDArray[Any
 
     weights : the backbone's
     """
-    model = models.features(recipe)
-    model.get_layer("backbone").set_weights(weights)
-    orientations, size = recipe.features_key[-1], models.prediction_batch(recipe, len(tiles))
-    taken = np.empty((orientations, len(tiles), model.output_shape[-1]), dtype=np.float32)
-    for begin in range(0, len(tiles), size):
-        rows = np.arange(begin, min(begin + size, len(tiles)))
-        batch = tiles[_filled(rows, size)]
-        for orientation in range(orientations):
-            turned = np.rot90(batch, orientation % 4, axes=(1, 2))
-            seen = turned if orientation < 4 else turned[:, :, ::-1]
-            taken[orientation, rows] = model.predict_on_batch(np.ascontiguousarray(seen))[: len(rows)]
-    return taken
+    return Frozen(recipe, weights, len(tiles))(tiles)
+
+
+class Frozen:
+    """A frozen backbone, to take the features of some tiles after others with.
+
+    weights : the backbone's
+    rows : tiles at once, at most
+    """
+
+    def __init__(self, recipe: Recipe, weights: list[NDArray[Any]], rows: int) -> None:
+        self._model = models.features(recipe)
+        self._model.get_layer("backbone").set_weights(weights)
+        self._orientations, self._batch = recipe.features_key[-1], models.prediction_batch(recipe, rows)
+
+    def __call__(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pooled features: (orientations, n, channels), the tile as it is first."""
+        taken = np.empty((self._orientations, len(tiles), self._model.output_shape[-1]), dtype=np.float32)
+        for begin in range(0, len(tiles), self._batch):
+            rows = np.arange(begin, min(begin + self._batch, len(tiles)))
+            batch = tiles[_filled(rows, self._batch)]
+            for orientation in range(self._orientations):
+                turned = np.rot90(batch, orientation % 4, axes=(1, 2))
+                seen = turned if orientation < 4 else turned[:, :, ::-1]
+                taken[orientation, rows] = self._model.predict_on_batch(np.ascontiguousarray(seen))[: len(rows)]
+        return taken
 
 
 class Trainer:
@@ -138,10 +152,11 @@ class Trainer:
             gc.collect()
             self._model = _compile(recipe, len(self._data.classes), array)
             self._fresh = {v.path: np.array(v) for v in _with_fixed_start(self._model)}
+            self._compiled: dict[int, Any] = {}
             self._signature = recipe.signature
         _assign(self._model, self._fresh, self._weights(recipe), np.random.default_rng([*seed, 0]))
         _assign_hyperparameters(self._model, recipe)
-        return Training(self._model, self._data, recipe, split, seed, looked_up=array is not None)
+        return Training(self._model, self._data, recipe, split, seed, array is not None, self._compiled)
 
     def _held(self, recipe: Recipe) -> NDArray[Any] | None:
         """What the model is to look its rows up in: features, or tiles that the device has room for."""
@@ -165,6 +180,7 @@ class Training:
     """One trial under way.
 
     looked_up : whether the model takes rows of what it holds, instead of pixels
+    compiled : what an epoch of the model is compiled to, by its batches; folds differ by few
     """
 
     def __init__(
@@ -175,7 +191,9 @@ class Training:
         split: Split,
         seed: Sequence[int],
         looked_up: bool,
+        compiled: dict[int, Any],
     ) -> None:
+        self._compiled = compiled
         self._model, self._data, self._recipe, self._split, self._seed = model, data, recipe, split, seed
         self._looked_up = looked_up
         self._epoch = 0
@@ -184,26 +202,50 @@ class Training:
             self._weights = np.ones_like(self._weights)
 
     def epochs(self) -> Iterator[Epoch]:
-        """Train an epoch each time the next one is asked for. Raises Diverged where the loss is no number."""
-        for epoch in range(1, self._recipe.epochs + 1):
-            self._epoch = epoch
-            rate = learning_rate(self._recipe, epoch)
-            self._model.optimizer.learning_rate.assign(rate)
-            begun = time.perf_counter()
-            order = np.random.default_rng([*self._seed, epoch]).permutation(self._split.train)
-            batches = self._to_fit(order)
-            self._model.fit(**batches, epochs=1, verbose=0, shuffle=False, callbacks=[_Watch(epoch)])
-            seconds = time.perf_counter() - begun
-            logs = self._model.history.history
-            yield Epoch(
-                epoch,
-                float(logs["loss"][-1]),
-                float(logs["accuracy"][-1]),
-                *self._validate(),
-                learning_rate=rate,
-                seconds=seconds,
-                images_per_second=len(order) / seconds,
-            )
+        """Train an epoch each time the next one is asked for; of a head many at once, when the first of them is.
+
+        Raises Diverged where the loss is no number, after the epochs before.
+        """
+        at_once = max(1, _ROWS_AT_ONCE // len(self._split.train)) if self._recipe.freeze == "all" else 1
+        for first in range(1, self._recipe.epochs + 1, at_once):
+            numbers = range(first, min(first + at_once, self._recipe.epochs + 1))
+            follow = _Follow(self, first)
+            try:
+                self._model.fit(**self._stretch(numbers), verbose=0, shuffle=False, callbacks=[follow])
+            except Diverged as error:
+                yield from follow.epochs
+                raise error
+            yield from follow.epochs
+
+    def _stretch(self, epochs: range) -> dict[str, Any]:
+        """What some epochs are fitted on, one after the other."""
+        parts = []
+        for self._epoch in epochs:
+            order = np.random.default_rng([*self._seed, self._epoch]).permutation(self._split.train)
+            parts.append(self._to_fit(order))
+        if self._recipe.freeze != "all":
+            return parts[0]
+        batches = len(parts[0]["x"]) // self._recipe.batch_size
+        # An epoch of a head is one call of what is compiled: its steps are shorter than calls.
+        self._model.steps_per_execution = batches
+        self._model.train_function = self._compiled.get(batches)
+        self._model.make_train_function()
+        self._compiled[batches] = self._model.train_function
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in ("x", "y", "sample_weight")}
+        sizes = {"batch_size": self._recipe.batch_size, "steps_per_epoch": batches, "epochs": len(parts)}
+        return {**joined, **sizes}
+
+    @property
+    def images(self) -> int:
+        """How many tiles are trained on."""
+        return len(self._split.train)
+
+    def begin(self, epoch: int) -> float:
+        """Set the learning rate of an epoch, and return it."""
+        self._epoch = epoch
+        rate = learning_rate(self._recipe, epoch)
+        self._model.optimizer.learning_rate.assign(rate)
+        return rate
 
     def predict(self, rows: Rows) -> NDArray[np.float32]:
         """Probabilities of the classes for rows of the tiles, (len(rows), n_classes), each row summing to 1.
@@ -212,11 +254,19 @@ class Training:
         """
         if not len(rows):
             return np.zeros((0, len(self._data.classes)), dtype=np.float32)
-        probabilities = self._model.predict(**self._to_predict(rows), verbose=0)
+        probabilities = self._probabilities(**self._to_predict(rows))
         trimmed: NDArray[np.float32] = np.asarray(probabilities[: len(rows)], dtype=np.float32)
         if not np.isfinite(trimmed).all():
             raise Diverged(self._epoch)
         return trimmed
+
+    def _probabilities(self, x: Any, **sizes: int) -> NDArray[np.float32]:
+        if self._recipe.freeze != "all":
+            probabilities: NDArray[np.float32] = self._model.predict(x, **sizes, verbose=0)
+            return probabilities
+        # A head is done before `predict` has begun.
+        batches = np.split(x, len(x) // sizes["batch_size"])
+        return np.concatenate([np.asarray(self._model.predict_on_batch(rows)) for rows in batches])
 
     def _to_fit(self, rows: Rows) -> dict[str, Any]:
         size = self._recipe.batch_size
@@ -235,7 +285,7 @@ class Training:
             return {"x": _Batches(self._data, rows, self._recipe, size)}
         return {"x": _filled(rows, size).astype("int32"), "batch_size": size}
 
-    def _validate(self) -> tuple[float | None, float | None]:
+    def validate(self) -> tuple[float | None, float | None]:
         """Log-loss and accuracy on the validation rows."""
         rows = self._split.validation
         if not len(rows):
@@ -304,16 +354,28 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         return tiles, labels, self._weights[labels]
 
 
-class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ends the training at the first batch whose loss is no number."""
+class _Follow(keras.callbacks.Callback):  # type: ignore[misc]
+    """Goes along with a training: its learning rate, its epochs, and its end at a loss that is no number."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, training: Training, first: int) -> None:
         super().__init__()
-        self._epoch = epoch
+        self._training, self._first = training, first
+        self.epochs: list[Epoch] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._begun = time.perf_counter()
+        self._rate = self._training.begin(self._first + epoch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None and not math.isfinite(float(logs["loss"])):
-            raise Diverged(self._epoch)
+            raise Diverged(self._first + len(self.epochs))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        assert logs is not None
+        seconds = time.perf_counter() - self._begun
+        done = float(logs["loss"]), float(logs["accuracy"]), *self._training.validate()
+        speed = self._training.images / seconds
+        self.epochs.append(Epoch(self._first + epoch, *done, self._rate, seconds, speed))
 
 
 class _Descent(keras.optimizers.SGD):  # type: ignore[misc]
@@ -348,7 +410,6 @@ def _compile(recipe: Recipe, n_classes: int, array: NDArray[Any] | None = None) 
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=False if slow else "auto",
-        steps_per_execution=_HEAD_STEPS if recipe.freeze == "all" else 1,
     )
     model.optimizer.build(model.trainable_variables)
     if recipe.weight_decay:

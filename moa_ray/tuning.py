@@ -168,7 +168,7 @@ class FoldAsha(FIFOScheduler):  # type: ignore[misc]
 
 
 class FoldTrainable(tune.Trainable):  # type: ignore[misc]
-    """One recipe on one fold; one step is one epoch, and the last one predicts the held-out tiles."""
+    """One recipe on one fold; one step is one epoch, or all of a head. The last one predicts the held-out tiles."""
 
     def setup(
         self, config: dict[str, Any], bench: Bench, files: Mapping[Path, Any], weights: Mapping[Any, Any]
@@ -185,7 +185,9 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; the compiled model stays where the recipe can take it."""
-        self._worker.start(Recipe.from_dict(new_config["recipe"]), new_config["fold"])
+        recipe = Recipe.from_dict(new_config["recipe"])
+        # A head is trained in less time than Tune takes to hear of its epochs, unless it has to.
+        self._worker.start(recipe, new_config["fold"], recipe.freeze == "all" and not new_config["stoppable"])
         return True
 
     def step(self) -> dict[str, Any]:

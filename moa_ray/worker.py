@@ -64,16 +64,19 @@ class Worker:
         self._signature: tuple[Any, ...] | None = None
         self._begin()
 
-    def start(self, recipe: Recipe, fold: str) -> None:
-        """Take the next trial. A process that holds another model makes way for a new one."""
+    def start(self, recipe: Recipe, fold: str, whole: bool = False) -> None:
+        """Take the next trial. A process that holds another model makes way for a new one.
+
+        whole : whether a step is the whole trial
+        """
         if self._signature not in (None, recipe.signature):
             self.close()
             self._begin()
         self._signature = recipe.signature
-        self._ask: tuple[Recipe, str] | None = (recipe, fold)
+        self._ask: tuple[Recipe, str, bool] | None = (recipe, fold, whole)
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch, with the last one predict the held-out tiles; what goes wrong is an outcome too."""
+        """Train an epoch, or all; with the last one predict the held-out tiles. What goes wrong is an outcome too."""
         try:
             self._connection.send(self._ask)
             self._ask = None
@@ -155,8 +158,8 @@ class _Session:
         self._connection = connection
         self._trainer: Any = None
 
-    def step(self, given: tuple[Recipe, str] | None) -> dict[str, Any]:
-        """One epoch of the trial that is given, or else of the last one."""
+    def step(self, given: tuple[Recipe, str, bool] | None) -> dict[str, Any]:
+        """One epoch, or all, of the trial that is given, or else of the last one."""
         from moa_ray.training import Diverged
 
         begun = time.monotonic()
@@ -164,11 +167,12 @@ class _Session:
             if given is not None:
                 self._history: list[dict[str, Any]] = []
                 self._seconds = self._setup_seconds = 0.0
-                self._recipe, self._fold = given
+                self._recipe, self._fold, self._whole = given
                 self._begin()
                 self._setup_seconds = time.monotonic() - begun
-            epoch = dataclasses.asdict(next(self._epochs))
-            self._history.append(epoch)
+            for _ in range(self._recipe.epochs if self._whole else 1):
+                epoch = dataclasses.asdict(next(self._epochs))
+                self._history.append(epoch)
             done = len(self._history) == self._recipe.epochs
             outcome = {"status": "finished", "predictions": self._predictions()} if done else None
         except Diverged as error:

@@ -11,7 +11,7 @@ import pytest
 LAYERS = {
     5: {"sweep", "prepare", "report"},
     4: {"study", "cluster", "tuning", "worker", "race", "proposals", "tracking", "figures", "page", "progress"},
-    3: {"spec", "ledger", "training"},
+    3: {"spec", "ledger", "screening", "training"},
     2: {"models", "augment", "tiles"},
     1: {
         "screens",

@@ -5,7 +5,7 @@ from io import StringIO
 from rich.console import Console
 
 from moa_ray.ledger import Result, Status
-from moa_ray.progress import Board, duration, field_progress
+from moa_ray.progress import Board, duration, features_progress, field_progress
 from moa_ray.race import Assignment
 from moa_ray.recipe import Recipe
 
@@ -63,6 +63,20 @@ def test_preparing_says_ten_lines_at_most_and_nothing_where_nothing_is_done() ->
             progress(done, 97)
     assert len(out.getvalue().splitlines()) <= 10
     assert "97 of 97 fields" in out.getvalue()
+
+
+def test_taking_features_says_four_lines_a_set() -> None:
+    out = StringIO()
+    with features_progress(Console(file=out, width=200)) as progress:
+        for name in ("VGG16, 96 px", "VGG16, 224 px"):
+            for done in range(0, 101, 5):
+                progress(name, done, 100)
+    lines = out.getvalue().splitlines()
+    assert [line.partition(" tiles")[0] for line in lines[:2]] == [
+        "taking features of VGG16, 96 px: 25 of 100",
+        "taking features of VGG16, 96 px: 50 of 100",
+    ]
+    assert len(lines) == 8
 
 
 def test_durations_read_like_a_clock() -> None:

@@ -293,6 +293,21 @@ def test_a_report_sees_where_everyone_stood() -> None:
     assert [(s.state, s.why) for s in again.standings] == [(s.state, s.why) for s in plan.standings]
 
 
+def test_candidate_whose_trials_the_ledger_had_before_it_was_proposed_runs_none_of_them_again() -> None:
+    """It equals a first look, say."""
+    table = losses(4)
+    first = CANDIDATES[0]
+    early = [Result(first.candidate, fold, "finished", first.as_dict(), epochs=2) for fold in SEARCH]
+    other = Result("look", "a", "finished", {})
+    plan = Race(
+        proposals(2), rules(candidates=2), SEARCH, CONFIRM, lambda result: table[result.key], done=[*early, other]
+    )
+    done = run(plan, 1, np.random.default_rng(0))
+    assert not [a for a, _ in done if a.recipe == first and a.fold in SEARCH]
+    assert plan.standings[0].losses == tuple(table[first.candidate, fold] for fold in SEARCH)
+    assert len(plan.standings) == 2
+
+
 def test_one_beyond_doubt_worse_does_not_go_on_though_its_place_would_do() -> None:
     """Three rungs; second best, but worse than the best on each of the first six folds."""
     table = {(recipe.candidate, fold): 1.0 + 0.1 * n for n, recipe in enumerate(CANDIDATES) for fold in SEARCH}

@@ -68,6 +68,55 @@ def test_representatives_are_all_sizes_and_weights_at_the_largest_batch() -> Non
     assert sorted(found) == [("InceptionV3", "b.h5", 299, 32, 9), ("ResNet50", "a.h5", 224, 32, 9)]
 
 
+QUIET = {"channel_jitter": [], "blur": 0, "noise": 0}
+FROZEN = {"weights": "a.h5", "backbone": "SmallCNN", "image_size": 32, "augment": QUIET}
+
+
+def sets(space: Space) -> list[tuple[Any, ...]]:
+    return sorted(recipe.features_key for recipe in space.frozen())
+
+
+def test_frozen_features_are_those_of_every_backbone_size_and_orientation_that_may_be_asked_for() -> None:
+    fixed = {"weights": {"VGG16": "v.h5", "Xception": "x.h5"}, "freeze": "all"}
+    augment = [{**QUIET, "orientations": count} for count in (1, 8)]
+    entries = {"backbone": ["VGG16", "Xception"], "image_size": [96, 128], "augment": augment, "epochs": [1, 2, 3]}
+    wanted = itertools.product([("VGG16", "v.h5"), ("Xception", "x.h5")], [96, 128], [1, 8])
+    expected = [(*named, size, "backbone", "auto", turns) for named, size, turns in wanted]
+    assert sets(Space.read(fixed, entries)) == sorted(expected)
+
+
+def test_frozen_features_are_asked_for_only_where_all_layers_may_be_frozen() -> None:
+    assert sets(Space.read(FROZEN, {"freeze": [0.5, 1.0]})) == []
+    assert len(sets(Space.read(FROZEN, {"freeze": [0.5, "all"]}))) == 1
+
+
+def test_conditions_decide_which_features_may_be_asked_for() -> None:
+    rates = {"low": 0.01, "high": 0.1}
+    scaling = {"choices": ["none"], "when": {"learning_rate": [0.05]}}  # a value within a range
+    space = Space.read({**FROZEN, "freeze": "all"}, {"learning_rate": rates, "input_scaling": scaling})
+    assert [key[3] for key in sets(space)] == ["backbone", "none"]
+    noisy = {"choices": [{"blur": 0.5}], "when": {"freeze": [0.5]}}
+    assert len(sets(Space.read(FROZEN, {"freeze": [0.5, "all"], "augment": noisy}))) == 1
+
+
+def test_what_no_frozen_recipe_can_be_is_said_before_the_search_comes_to_it() -> None:
+    fixed = {key: value for key, value in FROZEN.items() if key != "weights"}
+    space = Space.read(fixed, {"freeze": [0.5, "all"], "weights": ["a.h5", "random"]})
+    with pytest.raises(ValueError, match=r"search\.space: freeze: all needs weights"):
+        space.frozen()
+
+
+def test_representatives_of_frozen_and_of_trained_backbones_are_both_there() -> None:
+    space = Space.read(FROZEN, {"freeze": ["all", 0.5], "learning_rate": [0.1, 0.2]})
+    assert sorted(str(recipe.freeze) for recipe in space.representatives()) == ["0.5", "all"]
+
+
+def test_weights_that_depend_on_a_condition_are_represented() -> None:
+    weights = {"choices": ["b.h5"], "when": {"optimizer": ["adam"]}}
+    space = Space.read(FROZEN, {"optimizer": ["sgd", "adam"], "weights": weights})
+    assert sorted(recipe.weights for recipe in space.representatives()) == ["a.h5", "b.h5"]
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -120,6 +120,16 @@ def test_override_makes_sections_and_replaces_values() -> None:
         ),
         ("search.space.learning_rate=[]", "search.space.learning_rate: the list of values to try is empty"),
         ("search.space.learning_rate=[0]", "search.space: learning_rate must be above 0, but got 0.0"),
+        (
+            "recipe={backbone: SmallCNN, weights: a.h5, freeze: all}",
+            "recipe: freeze: all takes a tile's features once, so augment may turn and mirror tiles but must not "
+            "change their values: write recipe.augment: {channel_jitter: [], blur: 0, noise: 0}, but got "
+            "{'channel_jitter': (1.0, 1.0, 0.75, 1.25), 'blur': 0.5, 'noise': 0.5}",
+        ),
+        (
+            "search.space.freeze=[0.5, all]",
+            "search.space: freeze: all needs weights to take features with, but got 'random'",
+        ),
         ("recipe.dropout=1", "recipe: dropout must lie in [0, 1), but got 1.0"),
         ("recipe.augment.blur=2", "recipe.augment: blur is a probability in [0, 1], but got 2.0"),
         ("images.rows=0", "images: rows and columns must be at least 1, but got 0 and 2"),

@@ -89,6 +89,34 @@ def test_plan_names_candidates_folds_disk_and_memory(make_sweep: Callable[..., S
         assert words in text
 
 
+def test_plan_names_frozen_features_and_the_first_look(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    quiet = {"channel_jitter": [], "blur": 0, "noise": 0}
+    recipe = {"backbone": "SmallCNN", "weights": "a.h5", "image_size": 32, "freeze": "all", "augment": quiet}
+    text = Study.open(make_sweep(recipe=recipe, search={"screen_with_frozen": {"keep": 1}})).describe()
+    for words in (
+        "first look   1 frozen backbone on 6 folds, 6 trials more; the best 1 backbone will go on",
+        "features     2 sets of frozen features",
+        "SmallCNN, 32 px, 8 orientations:",
+        "SmallCNN, 32 px, 1 orientation:",
+    ):
+        assert words in text
+    text = Study.open(make_sweep()).describe()
+    assert "features" not in text
+    assert "first look" not in text
+
+
+def test_changed_weights_file_means_other_features(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    weights = tmp_path / "a.weights.h5"
+    quiet = {"channel_jitter": [], "blur": 0, "noise": 0}
+    recipe = {"backbone": "SmallCNN", "weights": str(weights), "image_size": 32, "freeze": "all", "augment": quiet}
+    study = Study.open(make_sweep(recipe=recipe))
+    paths = set()
+    for content in (b"one", b"two", b"one"):
+        weights.write_bytes(content)
+        paths |= {features.path for features in study.features(tmp_path, study.sweep.frozen).values()}
+    assert len(paths) == 2
+
+
 def test_every_error_stops_a_sweep_in_one_message(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
     painted = make_sweep(screen={**make_sweep().screen.model_dump(mode="json"), "root": str(tmp_path / "painted")})
     study = Study.open(painted)

@@ -288,6 +288,48 @@ def test_each_epoch_trains_on_an_orientation_of_each_tile_and_predicts_the_tile_
     assert list(seeded._to_predict(split.test)["x"][: len(split.test)]) == list(split.test)
 
 
+HEAD = dataclasses.replace(RECIPE, freeze="all", augment=NO_AUGMENTATION, weights="a.h5", epochs=5)
+
+
+def heads(data, recipe=HEAD):
+    """A trainer on features that tell the labels in part."""
+    rng = np.random.default_rng(3)
+    taken = rng.random((1, len(data.labels), 4), dtype=np.float32)
+    taken[0, np.arange(len(data.labels)), data.labels] += 0.5
+    return Trainer(dataclasses.replace(data, features={recipe.features_key: taken}))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_epochs_of_a_head_at_once_are_epochs_one_by_one(data, split, dropout, monkeypatch):
+    recipe = dataclasses.replace(HEAD, dropout=dropout, schedule="cosine", optimizer="adam")
+    at_once = fit(heads(data), recipe, split, [1])
+    monkeypatch.setattr(training, "_ROWS_AT_ONCE", 1)
+    one_by_one = fit(heads(data), recipe, split, [1])
+    assert_same(at_once, one_by_one)
+    assert list(at_once.history["epoch"]) == [1, 2, 3, 4, 5]
+    assert at_once.history["learning_rate"].is_monotonic_decreasing
+    assert at_once.history["validation_loss"].notna().all()
+
+
+def test_heads_of_folds_of_other_sizes_do_not_disturb_each_other(data, split):
+    shorter = dataclasses.replace(split, train=split.train[:9])
+    warm = heads(data)
+    first = fit(warm, HEAD, split, [1])
+    assert_same(fit(warm, HEAD, shorter, [1]), fit(heads(data), HEAD, shorter, [1]))
+    assert_same(fit(warm, HEAD, split, [1]), first)
+
+
+def test_a_head_that_diverges_keeps_the_epochs_before(data, split):
+    # Each epoch multiplies the weights, until they are no numbers in one that is not the first.
+    recipe = dataclasses.replace(HEAD, l2=1.0, learning_rate=1e4, momentum=0.0, epochs=30, dropout=0.0)
+    epochs = heads(data).start(recipe, split, [1]).epochs()
+    done = []
+    with pytest.raises(training.Diverged) as error:
+        done.extend(epoch.epoch for epoch in epochs)
+    assert done == list(range(1, error.value.epoch))
+    assert len(done) > 0
+
+
 def test_a_frozen_recipe_refuses_what_changes_a_tiles_values():
     with pytest.raises(ValueError, match="freeze: all takes a tile's features once"):
         dataclasses.replace(RECIPE, freeze="all", weights="a.h5")
