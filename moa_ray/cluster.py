@@ -129,7 +129,9 @@ def _read_pretrained(backbone: str, weights: str, size: int) -> list[np.ndarray]
 
 # Features of frozen backbones -----------------------------------------------------------------------------------------
 
-_STRETCH = 256  # tiles; a GPU is full with as many, and a driver that waits hears of them within seconds
+# Passes of a backbone that make a stretch, and its fewest tiles: a GPU is busy with as many, and whoever waits hears of
+# them soon.
+_PASSES, _FEWEST = 256, 64
 
 
 def features(recipe: Recipe, tiles: Path, slots: Slots) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -142,11 +144,13 @@ def features(recipe: Recipe, tiles: Path, slots: Slots) -> Iterator[tuple[int, N
 
     Raises ValueError where the weights cannot be had, as `share_pretrained` does.
     """
+    recipe = dataclasses.replace(recipe, batch_size=32)  # those that share the features differ in it
     files = share_files([tiles]) if len(ray.nodes()) > 1 else {}
     count = len(np.load(tiles, mmap_mode="r", allow_pickle=False))
+    size = max(_FEWEST, _PASSES // recipe.features_key[-1])
     begin = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus, max_restarts=2, max_task_retries=2)(_Frozen).remote
-    waiting = deque(range(0, count, _STRETCH))
-    crew = [begin(recipe, tiles, files) for _ in range(min(slots.concurrent, len(waiting)))]
+    waiting = deque(range(0, count, size))
+    crew = [begin(recipe, tiles, files, size) for _ in range(min(slots.concurrent, len(waiting)))]
     taking = {}
     try:
         # While they begin. Those that train on features need no weights, and so `share_pretrained` passes them over.
@@ -185,12 +189,13 @@ def _stretch(reference: Any, recipe: Recipe) -> NDArray[np.float32]:
 class _Frozen:
     """A frozen backbone in a process of its own."""
 
-    def __init__(self, recipe: Recipe, tiles: Path, files: Mapping[Path, Any]) -> None:
+    def __init__(self, recipe: Recipe, tiles: Path, files: Mapping[Path, Any], size: int) -> None:
         cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         os.environ |= {"TF_NUM_INTRAOP_THREADS": str(cpus), "TF_NUM_INTEROP_THREADS": "1"}
         from moa_ray import training
 
-        self._begin = partial(training.Frozen, recipe, rows=_STRETCH)
+        self._size = size
+        self._begin = partial(training.Frozen, recipe, rows=size)
         self._features: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None
         self._tiles = np.load(on_this_node(tiles, files), mmap_mode="r", allow_pickle=False)
 
@@ -198,4 +203,4 @@ class _Frozen:
         """The features of a stretch; `weights` holds a reference to the backbone's."""
         if self._features is None:
             self._features = self._begin(weights=list(ray.get(weights[0])))
-        return self._features(self._tiles[first : first + _STRETCH])
+        return self._features(self._tiles[first : first + self._size])
