@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score
 from sklearn.metrics import log_loss as mean_log_loss
@@ -42,23 +43,6 @@ SCORES = (
 
 
 # From tiles to treatments ---------------------------------------------------------------------------------------------
-
-
-def aggregate(predictions: pd.DataFrame, over: Sequence[str], how: How = "median") -> pd.DataFrame:
-    """The median or mean of every probability, one row a group of the columns `over`, sorted by them.
-
-    Each probability is taken by itself: the rows of medians need not sum to 1.
-    Raises ValueError if a probability is missing.
-    """
-    if how not in ("median", "mean"):
-        raise ValueError(f"aggregate: 'median' or 'mean', but got {how!r}")
-    require_columns(predictions, over, "predictions")
-    columns = probability_columns(predictions)
-    missing = int(predictions[columns].isna().any(axis=1).sum())
-    if missing:
-        raise ValueError(f"predictions: {missing} of {len(predictions)} rows lack a probability")
-    wide = predictions[[*over, *columns]].astype(dict.fromkeys(columns, np.float64))
-    return wide.groupby(list(over), dropna=False).agg(how).reset_index()
 
 
 def wells(predictions: pd.DataFrame, how: How = "median") -> pd.DataFrame:
@@ -105,24 +89,50 @@ def renormalise(table: pd.DataFrame) -> pd.DataFrame:
 def _collapse(table: pd.DataFrame, over: list[str], how: How, counts: list[str]) -> pd.DataFrame:
     """Aggregate the probabilities over groups; labels are carried along, counts are added up."""
     _require_labels(table)
-    grouped = table.groupby(over, dropna=False)
-    torn = grouped[LABEL].nunique()
-    if (torn > 1).any():
-        first = dict(zip(over, torn.index[torn > 1][0], strict=True))
-        found = ", ".join(sorted(table.merge(pd.DataFrame([first]), on=over)[LABEL].unique()))
-        raise ValueError(f"predictions: {int((torn > 1).sum())} groups carry two labels, the first is {first}: {found}")
-    carried = grouped.agg(
-        **{
-            BACKBONE: (BACKBONE, "first"),
-            LABEL: (LABEL, "first"),
-            FOLD: (FOLD, lambda folds: "; ".join(sorted(set(folds)))),
-            **{name: (name, "sum") for name in counts},
-        }
-    ).reset_index()
-    joined = carried.merge(aggregate(table, over, how), on=over, validate="one_to_one")
-    joined[PREDICTED] = predicted(joined)
-    names = [*over, BACKBONE, FOLD, LABEL, PREDICTED, *counts, *probability_columns(table)]
-    return joined[names]
+    number = table.groupby(over, dropna=False).ngroup().to_numpy()
+    rows = np.unique(number, return_index=True)[1]  # the first of each group
+    _require_one_label(table, over, number, rows)
+    middle = _middle(table, number, how)
+    carried = table.iloc[rows][[*over, BACKBONE, LABEL]].reset_index(drop=True)
+    own = {name: np.bincount(number, weights=table[name]).astype(np.int64) for name in counts}
+    carried = carried.assign(**{FOLD: _joined(table[FOLD], number, rows), PREDICTED: predicted(middle), **own})
+    names = [*over, BACKBONE, FOLD, LABEL, PREDICTED, *counts]
+    return pd.concat([carried[names], middle], axis=1)
+
+
+def _middle(table: pd.DataFrame, number: NDArray[np.int64], how: How) -> pd.DataFrame:
+    """The median or mean of every probability, one row a group.
+
+    Each probability is taken by itself: the rows of medians need not sum to 1.
+    """
+    if how not in ("median", "mean"):
+        raise ValueError(f"aggregate: 'median' or 'mean', but got {how!r}")
+    values = _matrix(table)
+    missing = int(np.isnan(values).any(axis=1).sum())
+    if missing:
+        raise ValueError(f"predictions: {missing} of {len(table)} rows lack a probability")
+    middle = pd.DataFrame(values).groupby(number).agg(how)
+    return pd.DataFrame(middle.to_numpy(), columns=probability_columns(table))
+
+
+def _joined(folds: pd.Series, number: NDArray[np.int64], rows: NDArray[np.int64]) -> list[str]:
+    """The folds of each group, one as it is, several in one text."""
+    names = folds.to_numpy(dtype=object)
+    joined = names[rows]
+    for group in np.unique(number[names != joined[number]]):
+        joined[group] = "; ".join(sorted(set(names[number == group])))
+    return list(joined)
+
+
+def _require_one_label(
+    table: pd.DataFrame, over: list[str], number: NDArray[np.int64], rows: NDArray[np.int64]
+) -> None:
+    labels = table[LABEL].to_numpy(dtype=object)
+    torn = np.unique(number[labels != labels[rows][number]])
+    if len(torn):
+        first = table.iloc[rows[torn[0]]][over].to_dict()
+        found = ", ".join(sorted(set(labels[number == torn[0]])))
+        raise ValueError(f"predictions: {len(torn)} groups carry two labels, the first is {first}: {found}")
 
 
 def _require_labels(table: pd.DataFrame) -> None:

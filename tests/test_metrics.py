@@ -77,6 +77,15 @@ def test_treatments_are_what_a_slow_loop_finds(table: pd.DataFrame, how: str) ->
 
 
 @few
+@given(predictions(), st.sampled_from(["median", "mean"]))
+def test_treatments_are_exactly_what_pandas_groups(table: pd.DataFrame, how: str) -> None:
+    by_well = table.groupby([CANDIDATE, PLATE, WELL, *TREATMENT])[PROBABILITIES].agg(how)
+    by_treatment = by_well.groupby([CANDIDATE, *TREATMENT]).agg(how).reset_index()
+    found = metrics.treatments(table, how)
+    pd.testing.assert_frame_equal(found[by_treatment.columns], by_treatment, check_exact=True)
+
+
+@few
 @given(predictions(), st.randoms(use_true_random=False))
 def test_row_order_does_not_matter(table: pd.DataFrame, order) -> None:
     shuffled = table.iloc[order.sample(range(len(table)), len(table))]

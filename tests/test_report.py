@@ -92,7 +92,7 @@ def trial_of(recipe: Recipe, compound: str, predicted: str) -> Result:
     history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "accuracy": [0.5, 0.8], "learning_rate": 0.1})
     history = history.assign(validation_loss=np.nan, validation_accuracy=np.nan, seconds=1.0, images_per_second=10.0)
     fold = f"compound={compound}"
-    return Result(recipe.candidate, fold, "finished", recipe.as_dict(), 1, 2, 2.0, None, history, rows)
+    return Result(recipe.candidate, fold, "finished", recipe.as_dict(), 1, 2, 2.0, history=history, predictions=rows)
 
 
 def test_headline_and_leaderboard_count_treatments(sweep: Sweep, book: Ledger) -> None:
