@@ -30,6 +30,8 @@ from moa_ray.spec import Grid, Sweep
 Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed"]
 # A crash may come from the machine; a divergence is the recipe's own and would come again.
 SETTLED: frozenset[Status] = frozenset({"finished", "stopped", "diverged"})
+Table = Literal["history", "predictions"]  # what a trial leaves beside its result
+_TABLES: tuple[Table, ...] = ("history", "predictions")
 _LONGEST = 200  # characters of a folder's name; file systems allow 255 bytes
 
 # Keys of the sweep file that say where, how fast and how long, not what: they may change between starts.
@@ -161,14 +163,14 @@ class Ledger:
         folder = self.folder(result.candidate, result.fold)
         writing = self.root / f".writing-{uuid.uuid4().hex}"
         writing.mkdir(parents=True)
-        for name in ("history", "predictions"):
+        for name in _TABLES:
             table = getattr(result, name)
             if table is not None:
                 table.to_parquet(writing / f"{name}.parquet", index=False)
         plain = {
             field.name: getattr(result, field.name)
             for field in dataclasses.fields(result)
-            if field.name not in ("history", "predictions")
+            if field.name not in _TABLES
         }
         write_text(writing / "result.json", json.dumps(plain, indent=1))
         for path in writing.iterdir():
@@ -201,15 +203,21 @@ class Ledger:
 
     def load(self, result: Result) -> Result:
         """The same result with its tables."""
-        folder = self.folder(result.candidate, result.fold)
-        tables = {
-            name: pd.read_parquet(folder / f"{name}.parquet")
-            for name in ("history", "predictions")
-            if (folder / f"{name}.parquet").exists()
-        }
+        tables = {name: table for name in _TABLES if (table := self._read(name, result)) is not None}
         return dataclasses.replace(result, **tables)
 
-    def table(self, name: Literal["history", "predictions"], results: Iterable[Result]) -> pd.DataFrame:
+    def history(self, result: Result) -> pd.DataFrame | None:
+        """The history of a trial, where it left one."""
+        return self._read("history", result) if result.history is None else result.history
+
+    def _read(self, name: Table, result: Result) -> pd.DataFrame | None:
+        path = self.folder(result.candidate, result.fold) / f"{name}.parquet"
+        try:
+            return pd.read_parquet(path)
+        except FileNotFoundError:
+            return None
+
+    def table(self, name: Table, results: Iterable[Result]) -> pd.DataFrame:
         """One table of all given trials, rows under each other."""
         loaded = (getattr(self.load(result), name) for result in results)
         tables = [table for table in loaded if table is not None]

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,14 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 
 # Tags by which a restart knows its runs.
 _STUDY, _CANDIDATE, _FOLD = "moa_ray.study", "moa_ray.candidate", "moa_ray.fold"
 _PARENT = "mlflow.parentRunId"
 
 _Key = tuple[str, ...]  # () the sweep, (candidate,), (candidate, fold)
+_Point = tuple[str, float, int]  # a metric's name, its value, the step
 
 
 @dataclass
@@ -42,7 +43,7 @@ class _Sent:
 
     run_id: str
     status: str
-    parameters: set[str]
+    parameters: frozenset[str]
 
 
 def uri(out: Path, configured: str | None) -> str:
@@ -74,6 +75,7 @@ class Tracker:
         self._warn = warn
         self._down = False
         self._runs: dict[_Key, _Sent] = {}
+        self._names: dict[frozenset[str], frozenset[str]] = {}
         self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
 
     # What the driver calls: each returns at once ----------------------------------------------------------------------
@@ -141,28 +143,47 @@ class Tracker:
             page = self._client.search_runs([self._experiment_id], mine, max_results=1000, page_token=token)
             for run in page:
                 key = tuple(run.data.tags[tag] for tag in (_CANDIDATE, _FOLD) if tag in run.data.tags)
-                self._runs[key] = _Sent(run.info.run_id, run.info.status, set(run.data.params))
+                self._runs[key] = _Sent(run.info.run_id, run.info.status, self._shared(frozenset(run.data.params)))
             token = page.token
             if not token:
                 return
 
-    def _open(self, key: _Key, name: str, parameters: Mapping[str, Any]) -> str:
-        """Id of the run of a key, begun where there is none and taken up again where it had ended."""
+    def _open(
+        self,
+        key: _Key,
+        name: str,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, str] | None = None,
+        points: Iterable[_Point] = (),
+    ) -> None:
+        """A run for a key, begun where there is none and taken up again where it had ended, with what it lacks.
+
+        As few calls as there can be: each is a transaction.
+        """
+        tags = dict(tags or {})
         sent = self._runs.get(key)
         if sent is None:
-            tags = {_STUDY: self._study_id, **dict(zip((_CANDIDATE, _FOLD), key, strict=False))}
+            tags |= {_STUDY: self._study_id, **dict(zip((_CANDIDATE, _FOLD), key, strict=False))}
             if key:
                 tags[_PARENT] = self._runs[key[:-1]].run_id
             run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
-            sent = self._runs[key] = _Sent(run.info.run_id, "RUNNING", set())
+            sent = self._runs[key] = _Sent(run.info.run_id, "RUNNING", frozenset())
+            tags = {}
         elif sent.status != "RUNNING":
             self._client.update_run(sent.run_id, status="RUNNING")
             sent.status = "RUNNING"
         new = {name: str(value)[:6000] for name, value in parameters.items() if name not in sent.parameters}
-        for batch in _batches([Param(name, value) for name, value in new.items()], 100):
-            self._client.log_batch(sent.run_id, params=batch)
-        sent.parameters |= set(new)
-        return sent.run_id
+        self._client.log_batch(
+            sent.run_id,
+            params=[Param(name, value) for name, value in new.items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+            metrics=_metrics(points),
+        )
+        sent.parameters = self._shared(sent.parameters.union(new))
+
+    def _shared(self, names: frozenset[str]) -> frozenset[str]:
+        """The same names, kept once for all runs that have them."""
+        return self._names.setdefault(names, names)
 
     def _end(self, key: _Key, status: str) -> None:
         self._client.set_terminated(self._runs[key].run_id, status=status)
@@ -173,40 +194,29 @@ class Tracker:
         status = "FINISHED" if result.status in ("finished", "stopped") else "FAILED"
         if result.key in self._runs and self._runs[result.key].status == status:
             return
-        self._open((result.candidate,), result.candidate, flat(result.recipe))
-        run_id = self._open(result.key, result.fold, {"fold": result.fold, **flat(result.recipe)})
-        self._client.set_tag(run_id, "moa_ray.status", result.status)
-        if result.error:
-            self._client.set_tag(run_id, "moa_ray.error", result.error[:5000])
-        epochs = _epoch_metrics(self._ledger.load(result).history)
-        self._metrics(run_id, [*epochs, ("total_seconds", result.seconds, 0), ("epochs_trained", result.epochs, 0)])
+        recipe = flat(result.recipe)
+        candidate = (result.candidate,)
+        if candidate not in self._runs or self._runs[candidate].status != "RUNNING":
+            self._open(candidate, result.candidate, recipe)
+        tags = {"moa_ray.status": result.status, **({"moa_ray.error": result.error[:5000]} if result.error else {})}
+        totals = [("total_seconds", result.seconds, 0), ("epochs_trained", float(result.epochs), 0)]
+        points = [*_epoch_metrics(self._ledger.history(result)), *totals]
+        self._open(result.key, result.fold, {"fold": result.fold, **recipe}, tags, points)
         self._end(result.key, status)
 
     def _send_summary(self, key: _Key, metrics: dict[str, float], artifacts: list[Path], status: str) -> None:
         if key not in self._runs or self._runs[key].status == status:
             return
         run_id = self._runs[key].run_id
-        self._metrics(run_id, [(name, value, 0) for name, value in metrics.items()])
+        self._client.log_batch(run_id, metrics=_metrics((name, value, 0) for name, value in metrics.items()))
         for path in artifacts:
             self._client.log_artifact(run_id, str(path))
         self._end(key, status)
-
-    def _metrics(self, run_id: str, points: Iterable[tuple[str, float, int]]) -> None:
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), now, step) for name, value, step in points if math.isfinite(value)]
-        for batch in _batches(metrics, 1000):
-            self._client.log_batch(run_id, metrics=batch)
 
     def _kill(self) -> None:
         for key, sent in self._runs.items():
             if sent.status == "RUNNING":
                 self._end(key, "KILLED")
-
-
-def _batches(entities: list[Any], size: int) -> Iterator[list[Any]]:
-    """As many at a time as MLflow takes in one call."""
-    for start in range(0, len(entities), size):
-        yield entities[start : start + size]
 
 
 def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -217,8 +227,13 @@ def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _epoch_metrics(history: pd.DataFrame | None) -> list[tuple[str, float, int]]:
-    if history is None or history.empty:
+def _metrics(points: Iterable[_Point]) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, value, now, step) for name, value, step in points if math.isfinite(value)]
+
+
+def _epoch_metrics(history: pd.DataFrame | None) -> list[_Point]:
+    if history is None:
         return []
-    long = history.melt(id_vars="epoch", var_name="name").dropna(subset="value")
-    return [(row.name, float(row.value), int(row.epoch)) for row in long.itertuples(index=False)]
+    epochs = history.astype(float).to_dict("records")
+    return [(str(name), row[name], int(row["epoch"])) for row in epochs for name in row if name != "epoch"]
