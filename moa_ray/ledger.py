@@ -168,9 +168,7 @@ class Ledger:
             if table is not None:
                 table.to_parquet(writing / f"{name}.parquet", index=False)
         plain = {
-            field.name: getattr(result, field.name)
-            for field in dataclasses.fields(result)
-            if field.name not in _TABLES
+            field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name not in _TABLES
         }
         write_text(writing / "result.json", json.dumps(plain, indent=1))
         for path in writing.iterdir():

@@ -1,9 +1,9 @@
 """MLflow's runs are a view of the ledger: each once, none left running, and caught up after an outage."""
 
-import threading
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -125,9 +125,57 @@ def test_absent_server_warns_once_and_is_caught_up_later(
     assert len(warnings) == 1
 
 
-def test_no_thread_is_left_behind(book: Ledger) -> None:
+def senders() -> list[psutil.Process]:
+    """The processes of ours that keep runs."""
+    return [child for child in psutil.Process().children() if "moa_ray.runs" in child.cmdline()]
+
+
+def test_no_process_is_left_behind(book: Ledger) -> None:
+    made = tracker(book)
+    assert len(senders()) == 1
+    made.finish({}, [])
+    assert not senders()
+    made.interrupt()  # as where a sweep fails after all is sent
+
+
+def test_long_training_and_large_recipe_arrive_whole(book: Ledger) -> None:
+    epochs, recipe = 700, {f"name {number}": number for number in range(250)}
+    history = pd.DataFrame({"epoch": range(1, epochs + 1), "loss": 1.0, "accuracy": 0.5})
+    book.write(result("compound=c", history=history, recipe=recipe))
     tracker(book).finish({}, [])
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mlflow_")]
+    run = runs(book)["Net-1", "compound=c"]
+    client = MlflowClient(tracking.uri(book.out, None))
+    assert {name: len(client.get_metric_history(run.info.run_id, name)) for name in ("loss", "accuracy")} == {
+        "loss": epochs,
+        "accuracy": epochs,
+    }
+    assert run.data.params == {"fold": "compound=c", **{name: str(value) for name, value in recipe.items()}}
+
+
+def test_run_that_was_not_sent_whole_is_completed(book: Ledger) -> None:
+    tracker(book).finish({}, [])
+    client = MlflowClient(tracking.uri(book.out, None))
+    whole = runs(book)["Net-1", "compound=a"]
+    client.delete_run(whole.info.run_id)
+    tags = {name: value for name, value in whole.data.tags.items() if name.startswith(("moa_ray", "mlflow.parent"))}
+    client.create_run(whole.info.experiment_id, tags=tags)  # all that a killed sender got to
+    tracker(book).finish({}, [])
+    again = runs(book)["Net-1", "compound=a"]
+    assert again.info.status == "FINISHED"
+    assert again.data.params == whole.data.params
+    assert again.data.metrics == whole.data.metrics
+
+
+def test_lost_sender_is_said_once_and_holds_nothing_up(book: Ledger) -> None:
+    warnings: list[str] = []
+    made = tracker(book, warnings)
+    (sender,) = senders()
+    sender.kill()
+    made.trial(result("compound=c"))
+    made.candidate("Net-1", {}, [])
+    assert not made.finish({}, [])
+    assert len(warnings) == 1
+    assert "ended with status -9" in warnings[0]
 
 
 def test_command_that_shows_the_runs_names_the_store(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from moa_ray import cluster, tuning
 from moa_ray.cluster import Slots
-from moa_ray.ledger import Result
+from moa_ray.ledger import Ledger, Result
 from moa_ray.progress import Board
 from moa_ray.race import Assignment, Grid
 from moa_ray.recipe import Recipe
@@ -83,13 +83,15 @@ class NoTracker(Tracker):
 
 
 class Clock:
-    """A listener that notes when each trial ended."""
+    """A listener that notes when the first trial began, and when each ended."""
 
     def __init__(self) -> None:
+        self.begun: float | None = None
         self.ends: list[float] = []
 
     def started(self, assignment: Assignment) -> None:
-        """Not noted."""
+        """Its worker is there."""
+        self.begun = self.begun or time.monotonic()
 
     def epoch(self, assignment: Assignment, epoch: Mapping[str, Any]) -> None:
         """Not noted."""
@@ -99,27 +101,33 @@ class Clock:
         self.ends.append(time.monotonic())
 
 
+def begin_tracking(book: Ledger) -> Tracker:
+    """A tracker of a store that is there already."""
+    first, second = (Tracker(book, "made", None, "made", print) for _ in range(2))
+    first.begin({"seed": 0})
+    assert first.finish({}, [])
+    second.begin({"seed": 0})
+    return second
+
+
 def drive(out: Path, trials: int, epochs: int, tracked: bool) -> dict[str, float]:
     """Seconds a trial over all and over the last tenth, and the driver's memory in bytes, of one run to its end."""
     folds = made.folds(min(FOLDS, trials))
     sweep = made.sweep(out, candidates=-(-trials // len(folds)), epochs=epochs)
     book = made.begin(sweep, folds)
     todo = list(itertools.islice(itertools.product(sweep.recipes, folds), trials))
-    tracker = Tracker(book, "made", None, sweep.study, print) if tracked else NoTracker()
-    if tracked:
-        tracker.begin({"seed": 0})
-        tracker._sender.submit(int).result()  # the store is there
+    tracker = begin_tracking(book) if tracked else NoTracker()
     leader, clock, plan = Leader(sweep.aggregate), Clock(), Grid(todo, retries=0)
     board = Board(Console(file=sys.stderr), lambda: plan.at_most, 0, leader.words)
     with cluster.connect(None), board:
-        begun = time.monotonic()
         tuning.run(plan, Idle, Slots(1, 0, 2), [Recorder(book, tracker, leader), board, clock])
         assert tracker.finish({}, [])
-        seconds = time.monotonic() - begun
+        ended = time.monotonic()
     assert len(list(book.root.glob("*/*/result.json"))) == trials
+    assert clock.begun is not None
     tenth = max(1, trials // 10)
     return {
-        "seconds": seconds / trials,
+        "seconds": (ended - clock.begun) / trials,
         "last": (clock.ends[-1] - clock.ends[-1 - tenth]) / tenth,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

@@ -1,12 +1,13 @@
 """A study whose trials nobody trained: what the benchmarks of the driver and of the report have in common."""
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from moa_ray import spec
-from moa_ray.ledger import Ledger
+from moa_ray.ledger import Ledger, Result
 from moa_ray.recipe import Recipe
 from moa_ray.spec import Sweep
 from moa_ray.tables import (
@@ -107,3 +108,26 @@ def predictions(recipe: Recipe, fold: str, replicates: int, tiles: int, rng: np.
         }
     )
     return pd.concat([keys, probabilities], axis=1)
+
+
+def fill(sweep: Sweep, folds: list[str], replicates: int, tiles: int, epochs: int) -> None:
+    """Record every trial of the study as finished."""
+    given = [(sweep.out, recipe, folds, replicates, tiles, epochs) for recipe in sweep.recipes]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        pool.starmap(_fill, given, chunksize=1)
+
+
+def _fill(out: Path, recipe: Recipe, folds: list[str], replicates: int, tiles: int, epochs: int) -> None:
+    rng = np.random.default_rng(sum(recipe.candidate.encode()))
+    book, own = Ledger(out), history(epochs)
+    for fold in folds:
+        table = predictions(recipe, fold, replicates, tiles, rng)
+        book.write(
+            Result(
+                *(recipe.candidate, fold, "finished", recipe.as_dict()),
+                epochs=epochs,
+                seconds=float(own["seconds"].sum()),
+                history=own,
+                predictions=table,
+            )
+        )
