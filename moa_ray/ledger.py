@@ -16,16 +16,21 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from moa_ray.recipe import Recipe
 from moa_ray.spec import Grid, Sweep
+from moa_ray.tables import CANDIDATE, FOLD
 
 Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed"]
 # A crash may come from the machine; a divergence is the recipe's own and would come again.
@@ -201,25 +206,68 @@ class Ledger:
 
     def load(self, result: Result) -> Result:
         """The same result with its tables."""
-        tables = {name: table for name in _TABLES if (table := self._read(name, result)) is not None}
-        return dataclasses.replace(result, **tables)
+        return self.loaded([result])[result.key]
+
+    def loaded(self, results: Iterable[Result]) -> dict[tuple[str, str], Result]:
+        """The same results with their tables, by (candidate, fold)."""
+        given = list(results)
+        histories, predictions = (_parts(self._read(name, given)) for name in _TABLES)
+        return {
+            result.key: dataclasses.replace(result, history=history, predictions=predicted)
+            for result, history, predicted in zip(given, histories, predictions, strict=True)
+        }
 
     def history(self, result: Result) -> pd.DataFrame | None:
         """The history of a trial, where it left one."""
-        return self._read("history", result) if result.history is None else result.history
-
-    def _read(self, name: Table, result: Result) -> pd.DataFrame | None:
-        path = self.folder(result.candidate, result.fold) / f"{name}.parquet"
-        try:
-            return pd.read_parquet(path)
-        except FileNotFoundError:
-            return None
+        return result.history if result.history is not None else _parts(self._read("history", [result]))[0]
 
     def table(self, name: Table, results: Iterable[Result]) -> pd.DataFrame:
-        """One table of all given trials, rows under each other."""
-        loaded = (getattr(self.load(result), name) for result in results)
-        tables = [table for table in loaded if table is not None]
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        """One table of all given trials, rows under each other; each row names its candidate and its fold."""
+        given = list(results)
+        read = self._read(name, given)
+        joined = _joined(read)
+        rows = [0 if part is None else part.num_rows for part in read]
+        for column, names in (
+            (CANDIDATE, [result.candidate for result in given]),
+            (FOLD, [result.fold for result in given]),
+        ):
+            if len(joined) and column not in joined:
+                joined[column] = pd.Series(np.repeat(names, rows), dtype=str)
+        return joined
+
+    def _read(self, name: Table, results: list[Result]) -> list[pa.Table | None]:
+        """A table of each trial, None where it left none. Thousands of small files are read by several threads."""
+
+        def read(result: Result) -> pa.Table | None:
+            try:
+                with pq.ParquetFile(self.folder(result.candidate, result.fold) / f"{name}.parquet") as file:
+                    return file.read(use_threads=False)
+            except FileNotFoundError:
+                return None
+
+        if len(results) == 1:
+            return [read(results[0])]
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            return list(pool.map(read, results))
+
+
+def _joined(read: list[pa.Table | None]) -> pd.DataFrame:
+    """Tables under each other; a column that is empty in one takes the type that it has in another."""
+    tables = [table for table in read if table is not None]
+    if not tables:
+        return pd.DataFrame()
+    joined: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    return joined
+
+
+def _parts(read: list[pa.Table | None]) -> list[pd.DataFrame | None]:
+    """Each table by itself; made into pandas all at once, since that takes longer than reading."""
+    joined, end = _joined(read), 0
+    parts: list[pd.DataFrame | None] = []
+    for table in read:
+        begin, end = end, end + (0 if table is None else table.num_rows)
+        parts.append(None if table is None else joined.iloc[begin:end].reset_index(drop=True))
+    return parts
 
 
 def fresh(out: Path) -> Path:

@@ -10,8 +10,9 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,20 @@ from moa_ray.tables import CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY
 
 _EXAMPLES = 6  # tiles shown of each label
 
+Part = tuple[dict[str, float], pd.DataFrame, list[Path]]  # what belongs to a candidate alone
+
 
 @dataclass(frozen=True)
 class Written:
     """What a report says and where it stands, for those who pass it on.
 
-    candidates : for each candidate its scores, its tile predictions and its figures
+    candidates : for each candidate what makes its scores, its tile predictions and its figures, which takes a second
     finished : whether any trial finished
     """
 
     headline: str
     summary: Mapping[str, Any]
-    candidates: Mapping[str, tuple[dict[str, float], pd.DataFrame, list[Path]]]
+    candidates: Mapping[str, Callable[[], Part]]
     files: list[Path]
     finished: bool
 
@@ -145,8 +148,8 @@ def _race(sweep: Sweep, study: Mapping[str, Any], book: Ledger, results: list[Re
     """The race as far as the ledger tells, where the sweep is a search."""
     if not isinstance(sweep.search, Optuna):
         return None
-    settled = [book.load(result) for result in results if result.status in SETTLED]
-    measure = loss(sweep.search.objective, sweep.aggregate)
+    settled = book.loaded(result for result in results if result.status in SETTLED).values()
+    measure = loss(sweep.search.objective, sweep.aggregate, settled)
     return Race.replay(sweep.search, study["search_folds"], study["confirm_folds"], measure, book.proposals(), settled)
 
 
@@ -255,17 +258,11 @@ def _optuna_figures(sweep: Sweep, race: Race | None) -> dict[str, Figure]:
 
 def _history(book: Ledger, results: list[Result]) -> pd.DataFrame:
     """The histories of finished trials under each other, with what they belong to."""
-    tables = [
-        book.load(result).history.assign(  # type: ignore[union-attr]
-            candidate=result.candidate,
-            fold=result.fold,
-            backbone=result.recipe["backbone"],
-            weights=result.recipe["weights"],
-        )
-        for result in results
-        if result.status == "finished"
-    ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    finished = [result for result in results if result.status == "finished"]
+    history = book.table("history", finished)
+    for name in ("backbone", "weights") if len(history) else ():
+        history[name] = history[CANDIDATE].map({result.candidate: result.recipe[name] for result in finished})
+    return history
 
 
 def _example_tiles(
@@ -307,23 +304,29 @@ def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
 
 def _by_candidate(
     content: Content, predictions: pd.DataFrame, folder: Path, saved: Mapping[str, tuple[Path, Path]]
-) -> dict[str, tuple[dict[str, float], pd.DataFrame, list[Path]]]:
-    """What belongs to each candidate alone: scores, predictions, its curves and its confusion matrix."""
-    parts = {}
-    for row in content.leaderboard.to_dict("records"):
-        candidate = row[CANDIDATE]
-        if not row["n"]:
-            continue
-        numbers = {name: float(row[name]) for name in (*metrics.SCORES, "folds_finished", "folds_failed", "seconds")}
-        confusion = f"confusion-{candidate}"
-        if confusion not in saved:
-            counts = metrics.confusion(content.treatments_of(candidate), content.labels)
-            saved = {**saved, confusion: figures.save(figures.confusion(counts), folder, confusion)}
-        curves: Figure = figures.accuracy_over_epochs(content.history[content.history[CANDIDATE] == candidate])
-        _, curves_png = figures.save(curves, folder, f"accuracy_over_epochs-{candidate}")
-        mine = predictions[predictions[CANDIDATE] == candidate]
-        parts[candidate] = numbers, mine, [saved[confusion][1], curves_png]
-    return parts
+) -> dict[str, Callable[[], Part]]:
+    """What makes all that belongs to each candidate alone."""
+    rows = content.leaderboard[content.leaderboard["n"] > 0].to_dict("records")
+    return {row[CANDIDATE]: partial(_part, content, predictions, folder, saved, row) for row in rows}
+
+
+def _part(
+    content: Content,
+    predictions: pd.DataFrame,
+    folder: Path,
+    saved: Mapping[str, tuple[Path, Path]],
+    row: Mapping[str, Any],
+) -> Part:
+    """A candidate's scores, predictions, its curves and its confusion matrix."""
+    candidate = row[CANDIDATE]
+    numbers = {name: float(row[name]) for name in (*metrics.SCORES, "folds_finished", "folds_failed", "seconds")}
+    confusion = saved.get(f"confusion-{candidate}")
+    if confusion is None:
+        counts = metrics.confusion(content.treatments_of(candidate), content.labels)
+        confusion = figures.save(figures.confusion(counts), folder, f"confusion-{candidate}")
+    curves = figures.accuracy_over_epochs(content.history[content.history[CANDIDATE] == candidate])
+    _, curves_png = figures.save(curves, folder, f"accuracy_over_epochs-{candidate}")
+    return numbers, predictions[predictions[CANDIDATE] == candidate], [confusion[1], curves_png]
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

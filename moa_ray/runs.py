@@ -1,8 +1,8 @@
 """The process that keeps MLflow's runs: the only file that imports MLflow.
 
 MLflow's runs are a view of the ledger. Each run is tagged with the study's id, its candidate and its fold, so that a
-restart finds the runs that are there and makes none twice. A run's end is sent last, so that one which was not sent whole
-is completed at the next start.
+restart finds the runs that are there and makes none twice. A run's end is sent last, so that one that was not
+sent whole is completed at the next start.
 """
 
 import logging
@@ -19,7 +19,7 @@ import pandas as pd
 
 from moa_ray import process
 from moa_ray.ledger import Ledger, Result
-from moa_ray.tracking import LAST, Setting, flat
+from moa_ray.tracking import ANSWER, END, LAST, WARNING, Setting, flat
 
 # MLflow reads these when it is imported and when it sends. Two quick tries, then training goes on without it.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -47,13 +47,15 @@ def main() -> None:
     # What comes is taken at once and waits here, so that the driver never does.
     sender = ThreadPoolExecutor(max_workers=1)
     try:
-        runs = Runs(connection.recv(), connection.send)
+        runs = Runs(connection.recv(), lambda sentence: connection.send((WARNING, sentence)))
         name = ""
         while name not in LAST:
             name, arguments = connection.recv()
-            sender.submit(runs.do, name, *arguments)
+            answer = sender.submit(runs.do, name, *arguments)
+            if name == "lacking":
+                connection.send((ANSWER, answer.result()))
         sender.shutdown(wait=True)
-        connection.send(None)
+        connection.send((END, None))
     except (EOFError, OSError):  # the driver has given up
         sender.shutdown(cancel_futures=True)
 
@@ -81,19 +83,21 @@ class Runs:
         self._runs: dict[_Key, _Sent] = {}
         self._names: dict[frozenset[str], frozenset[str]] = {}
 
-    def do(self, name: str, *arguments: Any) -> None:
-        """Call a method by its name; once MLflow was not reached nothing is tried any more."""
+    def do(self, name: str, *arguments: Any) -> Any:
+        """What a method says, called by its name; once MLflow was not reached nothing is tried any more."""
         if self._down:
-            return
+            return None
         try:
-            getattr(self, name)(*arguments)
+            return getattr(self, name)(*arguments)
         except Exception as error:  # MLflow, its store and its HTTP client each raise their own
             self._down = True
-            reason = str(error).strip().partition("\n")[0][:200]
+            first_line = str(error).strip().partition("\n")[0][:200]
+            reason = f"{type(error).__name__}: {first_line}"
             self._warn(
-                f"MLflow at {self._setting.uri} cannot be reached ({type(error).__name__}: {reason}). Training goes on; "
-                "the ledger keeps everything, and the next start of the same command sends what is missing"
+                f"MLflow at {self._setting.uri} cannot be reached ({reason}). Training goes on; the "
+                "ledger keeps everything, and the next start of the same command sends what is missing"
             )
+            return None
 
     def begin(self, parameters: Mapping[str, Any]) -> None:
         """Create the store, find the runs that are there, and send what the ledger holds and MLflow lacks."""
@@ -126,6 +130,10 @@ class Runs:
         points = [*_epoch_metrics(self._ledger.history(result)), *totals]
         self._open(result.key, result.fold, {"fold": result.fold, **recipe}, tags, points)
         self._end(result.key, status)
+
+    def lacking(self, candidates: list[str]) -> list[str]:
+        """The candidates whose runs have not ended."""
+        return [name for name in candidates if (name,) in self._runs and self._runs[(name,)].status != "FINISHED"]
 
     def summary(self, key: _Key, metrics: Mapping[str, float], artifacts: list[Path], status: str) -> None:
         """Send what a recipe reached over its folds, or the sweep's own numbers and files; its run ends."""

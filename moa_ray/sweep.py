@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from moa_ray import cluster, command, ledger, metrics, report, spec, tracking, tuning
@@ -22,7 +23,7 @@ from moa_ray.proposals import Journal, Proposer
 from moa_ray.race import Assignment, Grid, Plan, Race, Standing, loss
 from moa_ray.spec import Optuna, Sweep
 from moa_ray.study import Material, Study
-from moa_ray.tables import LABEL
+from moa_ray.tables import CANDIDATE, LABEL
 from moa_ray.tracking import Tracker
 from moa_ray.worker import Bench
 
@@ -76,10 +77,9 @@ def _search(
     study: Study, material: Material, book: Ledger, tracker: Tracker, address: str | None, console: Console
 ) -> None:
     """Run the trials that the ledger lacks."""
-    settled = {key: book.load(result) for key, result in book.settled().items()}
+    settled = book.loaded(book.settled().values())
     leader = Leader(study.sweep.aggregate)
-    for result in settled.values():
-        leader.add(result)
+    leader.add(*settled.values())
     recorder = Recorder(book, tracker, leader)
     plan = _plan(study, book, settled, recorder)
     if plan is None:
@@ -106,7 +106,7 @@ def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result],
             book.propose(proposal)
         return proposal
 
-    known, measure = book.proposals(), loss(settings.objective, study.sweep.aggregate)
+    known, measure = book.proposals(), loss(settings.objective, study.sweep.aggregate, settled.values())
     folds = study.search_folds, study.confirm_folds
     if len(known) >= settings.candidates and Race.replay(settings, *folds, measure, known, settled.values()).finished:
         return None
@@ -138,14 +138,16 @@ class Leader:
         self._right: dict[str, int] = {}
         self._treatments: dict[str, int] = {}
 
-    def add(self, result: Result) -> None:
-        """Count one finished trial."""
-        if result.predictions is None:
+    def add(self, *results: Result) -> None:
+        """Count finished trials, each by itself."""
+        predictions = [result.predictions for result in results if result.predictions is not None]
+        if not predictions:
             return
-        table = metrics.treatments(result.predictions, self._how)
-        right = int((table["predicted"] == table[LABEL]).sum())
-        self._right[result.candidate] = self._right.get(result.candidate, 0) + right
-        self._treatments[result.candidate] = self._treatments.get(result.candidate, 0) + len(table)
+        table = metrics.treatments(pd.concat(predictions), self._how, apart=True)
+        right = table[metrics.PREDICTED] == table[LABEL]
+        for candidate, own in right.groupby(table[CANDIDATE]):
+            self._right[candidate] = self._right.get(candidate, 0) + int(own.sum())
+            self._treatments[candidate] = self._treatments.get(candidate, 0) + len(own)
 
     def words(self) -> str:
         """The leading candidate in words."""
@@ -202,7 +204,8 @@ def _tracker(book: Ledger, sweep: Sweep, console: Console) -> Tracker:
 def _hand_over(tracker: Tracker, written: report.Written) -> None:
     """Send the numbers and files of the recipes, then of the sweep."""
     with tempfile.TemporaryDirectory(prefix="moa_ray-") as scratch:
-        for candidate, (numbers, predictions, files) in written.candidates.items():
+        for candidate in tracker.lacking(written.candidates):
+            numbers, predictions, files = written.candidates[candidate]()
             table = Path(scratch, candidate, "predictions.parquet")
             table.parent.mkdir()
             predictions.to_parquet(table, index=False)

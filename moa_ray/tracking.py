@@ -14,6 +14,7 @@ from moa_ray import process
 from moa_ray.ledger import Ledger, Result
 
 LAST = ("finish", "interrupt")  # after one of these no more is asked
+WARNING, ANSWER, END = "warning", "answer", "end"  # what the process says
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def ui_command(out: Path, configured: str | None) -> str:
 
 
 class Tracker:
-    """Passes on what the ledger holds; only `finish` and `interrupt` wait.
+    """Passes on what the ledger holds; only `lacking`, `finish` and `interrupt` wait.
 
     warn : called with a sentence when MLflow cannot be reached, once
     """
@@ -61,6 +62,11 @@ class Tracker:
         """Send one trial."""
         self._ask("trial", dataclasses.replace(result, predictions=None))
 
+    def lacking(self, candidates: Iterable[str]) -> list[str]:
+        """The candidates of which not all is sent, once all that was asked before is done; none without MLflow."""
+        self._ask("lacking", list(candidates))
+        return self._wait(ANSWER) or []
+
     def candidate(self, candidate: str, metrics: Mapping[str, float], artifacts: Iterable[Path]) -> None:
         """Send what a recipe reached over its folds."""
         self._ask("summary", (candidate,), dict(metrics), list(artifacts), "FINISHED")
@@ -68,12 +74,12 @@ class Tracker:
     def finish(self, metrics: Mapping[str, float], artifacts: Iterable[Path], failed: bool = False) -> bool:
         """Send the sweep's own numbers and files, end its run, and wait until all is sent; False if MLflow was down."""
         self._ask("finish", dict(metrics), list(artifacts), "FAILED" if failed else "FINISHED")
-        return self._wait()
+        return self._end()
 
     def interrupt(self) -> None:
         """End the open runs as killed; the next start takes them up again."""
         self._ask("interrupt")
-        self._wait()
+        self._end()
 
     def _ask(self, name: str, *arguments: Any) -> None:
         self._send((name, arguments))
@@ -87,26 +93,32 @@ class Tracker:
             except OSError:
                 self._lose()
 
-    def _wait(self) -> bool:
-        """Hear what is said until all is done; whether all was sent."""
-        while not self._over and self._hear():
-            pass
+    def _wait(self, wanted: str) -> Any:
+        """Hear what is said until it is of a kind; None where there will be none."""
+        while not self._over:
+            kind, value = self._hear()
+            if kind == wanted:
+                return value
+        return None
+
+    def _end(self) -> bool:
+        """Wait until all is done; whether all was sent."""
+        self._wait(END)
         self._over = True
         self._connection.close()
         self._process.wait()
         return not self._warned
 
-    def _hear(self) -> bool:
-        """One sentence; False where all is done."""
+    def _hear(self) -> tuple[str, Any]:
         try:
-            sentence = self._connection.recv()
+            kind, value = self._connection.recv()
         except (EOFError, OSError):
             self._lose()
-            return False
-        if sentence is not None:
+            return WARNING, None
+        if kind == WARNING:
             self._warned = True
-            self._warn(sentence)
-        return sentence is not None
+            self._warn(value)
+        return kind, value
 
     def _lose(self) -> None:
         self._over = self._warned = True
