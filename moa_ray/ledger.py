@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -206,68 +207,43 @@ class Ledger:
 
     def load(self, result: Result) -> Result:
         """The same result with its tables."""
-        return self.loaded([result])[result.key]
-
-    def loaded(self, results: Iterable[Result]) -> dict[tuple[str, str], Result]:
-        """The same results with their tables, by (candidate, fold)."""
-        given = list(results)
-        histories, predictions = (_parts(self._read(name, given)) for name in _TABLES)
-        return {
-            result.key: dataclasses.replace(result, history=history, predictions=predicted)
-            for result, history, predicted in zip(given, histories, predictions, strict=True)
-        }
+        return dataclasses.replace(result, history=self.history(result), predictions=self._read("predictions", result))
 
     def history(self, result: Result) -> pd.DataFrame | None:
         """The history of a trial, where it left one."""
-        return result.history if result.history is not None else _parts(self._read("history", [result]))[0]
+        return result.history if result.history is not None else self._read("history", result)
+
+    def _read(self, name: Table, result: Result) -> pd.DataFrame | None:
+        part = self._part(name, result)
+        return None if part is None else part.to_pandas()
 
     def table(self, name: Table, results: Iterable[Result]) -> pd.DataFrame:
-        """One table of all given trials, rows under each other; each row names its candidate and its fold."""
+        """One table of all given trials, rows under each other; each row names its candidate and its fold.
+
+        Thousands of small files are read by several threads and made into one before pandas sees them. A column that is
+        empty in one takes the type that it has in another.
+        """
         given = list(results)
-        read = self._read(name, given)
-        joined = _joined(read)
-        rows = [0 if part is None else part.num_rows for part in read]
-        for column, names in (
-            (CANDIDATE, [result.candidate for result in given]),
-            (FOLD, [result.fold for result in given]),
-        ):
-            if len(joined) and column not in joined:
-                joined[column] = pd.Series(np.repeat(names, rows), dtype=str)
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            parts = list(pool.map(partial(self._part, name), given))
+        if all(part is None for part in parts):
+            return pd.DataFrame()
+        joined = pa.concat_tables(
+            [part for part in parts if part is not None], promote_options="permissive"
+        ).to_pandas()
+        rows = [0 if part is None else part.num_rows for part in parts]
+        for column in (CANDIDATE, FOLD):
+            if column not in joined:
+                joined[column] = pd.Series(np.repeat([getattr(result, column) for result in given], rows), dtype=str)
         return joined
 
-    def _read(self, name: Table, results: list[Result]) -> list[pa.Table | None]:
-        """A table of each trial, None where it left none. Thousands of small files are read by several threads."""
-
-        def read(result: Result) -> pa.Table | None:
-            try:
-                with pq.ParquetFile(self.folder(result.candidate, result.fold) / f"{name}.parquet") as file:
-                    return file.read(use_threads=False)
-            except FileNotFoundError:
-                return None
-
-        if len(results) == 1:
-            return [read(results[0])]
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            return list(pool.map(read, results))
-
-
-def _joined(read: list[pa.Table | None]) -> pd.DataFrame:
-    """Tables under each other; a column that is empty in one takes the type that it has in another."""
-    tables = [table for table in read if table is not None]
-    if not tables:
-        return pd.DataFrame()
-    joined: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-    return joined
-
-
-def _parts(read: list[pa.Table | None]) -> list[pd.DataFrame | None]:
-    """Each table by itself; made into pandas all at once, since that takes longer than reading."""
-    joined, end = _joined(read), 0
-    parts: list[pd.DataFrame | None] = []
-    for table in read:
-        begin, end = end, end + (0 if table is None else table.num_rows)
-        parts.append(None if table is None else joined.iloc[begin:end].reset_index(drop=True))
-    return parts
+    def _part(self, name: Table, result: Result) -> Any:
+        """One trial's table as pyarrow has it, or None where it left none."""
+        try:
+            with pq.ParquetFile(self.folder(result.candidate, result.fold) / f"{name}.parquet") as file:
+                return file.read(use_threads=False)
+        except FileNotFoundError:
+            return None
 
 
 def fresh(out: Path) -> Path:

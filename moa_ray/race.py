@@ -375,27 +375,27 @@ def _turn(runner: _Runner, warm: Signature | None) -> tuple[bool, int, int]:
     return runner.proposal.recipe.signature != warm, -runner.rung, runner.proposal.number
 
 
-def loss(objective: str, how: metrics.How, done: Iterable[Result] = ()) -> Loss:
+def loss(objective: str, how: metrics.How, done: pd.DataFrame | None = None) -> Loss:
     """What a finished trial's objective comes to, lower being better: over the treatments of its fold.
 
-    done : trials that are measured here, together: thousands in seconds
+    done : predictions of trials that are measured here, together: thousands in seconds
     """
-    known = _losses(objective, how, [result for result in done if result.predictions is not None])
+    known = {} if done is None else _losses(objective, how, done)
 
     def of(result: Result) -> float:
         if result.key in known:
             return known[result.key]
         assert result.predictions is not None, f"{result.key} finished without predictions"
-        return _losses(objective, how, [result])[result.key]
+        return _losses(objective, how, result.predictions)[result.key]
 
     return of
 
 
-def _losses(objective: str, how: metrics.How, results: Sequence[Result]) -> dict[tuple[str, str], float]:
+def _losses(objective: str, how: metrics.How, predictions: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Each trial's loss by its key, exactly as if it were measured alone."""
-    if not results:
+    if predictions.empty:
         return {}
-    table = metrics.treatments(pd.concat([result.predictions for result in results]), how, apart=True)
+    table = metrics.treatments(predictions, how, apart=True)
     trials = table.groupby([CANDIDATE, FOLD]).indices
     if objective == "treatment_accuracy":
         right = (table[metrics.PREDICTED] == table[LABEL]).to_numpy()

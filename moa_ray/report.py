@@ -69,7 +69,7 @@ def write(out: Path) -> Written:
     sweep = spec.load(out / "sweep.yaml")
     results = list(book.results())
     predictions = book.table("predictions", results)
-    race = _race(sweep, study, book, results)
+    race = _race(sweep, study, book, results, predictions)
     content = _content(study, sweep, book, results, predictions, race)
     predictions.to_parquet(out / "predictions.parquet", index=False)
     content.treatments.to_parquet(out / "treatments.parquet", index=False)
@@ -144,12 +144,14 @@ def _content(
 # A search -------------------------------------------------------------------------------------------------------------
 
 
-def _race(sweep: Sweep, study: Mapping[str, Any], book: Ledger, results: list[Result]) -> Race | None:
+def _race(
+    sweep: Sweep, study: Mapping[str, Any], book: Ledger, results: list[Result], predictions: pd.DataFrame
+) -> Race | None:
     """The race as far as the ledger tells, where the sweep is a search."""
     if not isinstance(sweep.search, Optuna):
         return None
-    settled = book.loaded(result for result in results if result.status in SETTLED).values()
-    measure = loss(sweep.search.objective, sweep.aggregate, settled)
+    settled = [result for result in results if result.status in SETTLED]
+    measure = loss(sweep.search.objective, sweep.aggregate, predictions)
     return Race.replay(sweep.search, study["search_folds"], study["confirm_folds"], measure, book.proposals(), settled)
 
 

@@ -77,9 +77,9 @@ def _search(
     study: Study, material: Material, book: Ledger, tracker: Tracker, address: str | None, console: Console
 ) -> None:
     """Run the trials that the ledger lacks."""
-    settled = book.loaded(book.settled().values())
+    settled = book.settled()
     leader = Leader(study.sweep.aggregate)
-    leader.add(*settled.values())
+    leader.add(book.table("predictions", settled.values()))
     recorder = Recorder(book, tracker, leader)
     plan = _plan(study, book, settled, recorder)
     if plan is None:
@@ -89,7 +89,7 @@ def _search(
     with cluster.connect(address), board:
         slots = cluster.slots(resources.cpus, resources.gpus, resources.concurrent, open_cluster=address is not None)
         trainable = tuning.trainable(Bench(material, tiles_share=resources.tiles_on_device), study.recipes, slots)
-        tuning.run(plan, trainable, slots, [recorder, board], _scheduler(study, plan, settled))
+        tuning.run(plan, trainable, slots, [recorder, board], _scheduler(study, plan, book, settled))
 
 
 def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result], recorder: "Recorder") -> Plan | None:
@@ -106,7 +106,8 @@ def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result],
             book.propose(proposal)
         return proposal
 
-    known, measure = book.proposals(), loss(settings.objective, study.sweep.aggregate, settled.values())
+    done = book.table("predictions", settled.values())
+    known, measure = book.proposals(), loss(settings.objective, study.sweep.aggregate, done)
     folds = study.search_folds, study.confirm_folds
     if len(known) >= settings.candidates and Race.replay(settings, *folds, measure, known, settled.values()).finished:
         return None
@@ -115,17 +116,20 @@ def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result],
     return race
 
 
-def _scheduler(study: Study, plan: Plan, settled: Mapping[tuple[str, str], Result]) -> tuning.FoldAsha | None:
+def _scheduler(
+    study: Study, plan: Plan, book: Ledger, settled: Mapping[tuple[str, str], Result]
+) -> tuning.FoldAsha | None:
     """ASHA with what it has seen already."""
     settings = study.sweep.search
     if not isinstance(plan, Race) or not isinstance(settings, Optuna) or settings.asha is None:
         return None
     scheduler = tuning.FoldAsha(settings.asha)
     scheduler.replay(
-        (result.candidate, result.fold, result.history, result.status == "finished")
+        (result.candidate, result.fold, history, result.status == "finished")
         for standing in plan.standings
         for fold in plan.stoppable_folds
-        if (result := settled.get((standing.proposal.recipe.candidate, fold))) and result.history is not None
+        if (result := settled.get((standing.proposal.recipe.candidate, fold)))
+        and (history := book.history(result)) is not None
     )
     return scheduler
 
@@ -138,12 +142,11 @@ class Leader:
         self._right: dict[str, int] = {}
         self._treatments: dict[str, int] = {}
 
-    def add(self, *results: Result) -> None:
+    def add(self, predictions: pd.DataFrame) -> None:
         """Count finished trials, each by itself."""
-        predictions = [result.predictions for result in results if result.predictions is not None]
-        if not predictions:
+        if predictions.empty:
             return
-        table = metrics.treatments(pd.concat(predictions), self._how, apart=True)
+        table = metrics.treatments(predictions, self._how, apart=True)
         right = table[metrics.PREDICTED] == table[LABEL]
         for candidate, own in right.groupby(table[CANDIDATE]):
             self._right[candidate] = self._right.get(candidate, 0) + int(own.sum())
@@ -182,7 +185,8 @@ class Recorder:
         """Record the trial, unless it will be tried again."""
         if final:
             self._book.write(result)
-            self._leader.add(result)
+            if result.predictions is not None:
+                self._leader.add(result.predictions)
             self._tracker.trial(result)
         self._note()
 
