@@ -187,8 +187,8 @@ def growth(trials: int, against: int, scratch: Path) -> tuple[list[Row], str]:
     ]
     return rows, (
         f"The last tenth of the {trials} trials took {1e3 * found[1]['last']:.0f} ms a trial. Started again with "
-        f"{trials} finished trials in the ledger: {again['read']:.0f} s to read them; MLflow takes {again['send']:.0f} s "
-        f"to be sent all of them and {again['find']:.0f} s to find that none is missing, while the driver goes on."
+        f"{trials} finished trials in the ledger: {again['read']:.0f} s to read them; while the driver goes on, "
+        f"{again['send']:.0f} s to send all of them to MLflow, or {again['find']:.0f} s to find that none is missing."
     )
 
 
