@@ -16,20 +16,28 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from moa_ray.recipe import Recipe, is_first_look
 from moa_ray.spec import Grid, Sweep
+from moa_ray.tables import CANDIDATE, FOLD
 
 Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed"]
 # A crash may come from the machine; a divergence is the recipe's own and would come again.
 SETTLED: frozenset[Status] = frozenset({"finished", "stopped", "diverged"})
+Table = Literal["history", "predictions"]  # what a trial leaves beside its result
+_TABLES: tuple[Table, ...] = ("history", "predictions")
 _LONGEST = 200  # characters of a folder's name; file systems allow 255 bytes
 
 # Keys of the sweep file that say where, how fast and how long, not what: they may change between starts.
@@ -166,14 +174,12 @@ class Ledger:
         folder = self.folder(result.candidate, result.fold)
         writing = self.root / f".writing-{uuid.uuid4().hex}"
         writing.mkdir(parents=True)
-        for name in ("history", "predictions"):
+        for name in _TABLES:
             table = getattr(result, name)
             if table is not None:
                 table.to_parquet(writing / f"{name}.parquet", index=False)
         plain = {
-            field.name: getattr(result, field.name)
-            for field in dataclasses.fields(result)
-            if field.name not in ("history", "predictions")
+            field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name not in _TABLES
         }
         write_text(writing / "result.json", json.dumps(plain, indent=1))
         for path in writing.iterdir():
@@ -206,19 +212,43 @@ class Ledger:
 
     def load(self, result: Result) -> Result:
         """The same result with its tables."""
-        folder = self.folder(result.candidate, result.fold)
-        tables = {
-            name: pd.read_parquet(folder / f"{name}.parquet")
-            for name in ("history", "predictions")
-            if (folder / f"{name}.parquet").exists()
-        }
-        return dataclasses.replace(result, **tables)
+        return dataclasses.replace(result, history=self.history(result), predictions=self._read("predictions", result))
 
-    def table(self, name: Literal["history", "predictions"], results: Iterable[Result]) -> pd.DataFrame:
-        """One table of all given trials, rows under each other."""
-        loaded = (getattr(self.load(result), name) for result in results)
-        tables = [table for table in loaded if table is not None]
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    def history(self, result: Result) -> pd.DataFrame | None:
+        """The history of a trial, where it left one."""
+        return result.history if result.history is not None else self._read("history", result)
+
+    def _read(self, name: Table, result: Result) -> pd.DataFrame | None:
+        part = self._part(name, result)
+        return None if part is None else part.to_pandas()
+
+    def table(self, name: Table, results: Iterable[Result]) -> pd.DataFrame:
+        """One table of all given trials, rows under each other; each row names its candidate and its fold.
+
+        Thousands of small files are read by several threads and made into one before pandas sees them. A column that is
+        empty in one takes the type that it has in another.
+        """
+        given = list(results)
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            parts = list(pool.map(partial(self._part, name), given))
+        if all(part is None for part in parts):
+            return pd.DataFrame()
+        joined = pa.concat_tables(
+            [part for part in parts if part is not None], promote_options="permissive"
+        ).to_pandas()
+        rows = [0 if part is None else part.num_rows for part in parts]
+        for column in (CANDIDATE, FOLD):
+            if column not in joined:
+                joined[column] = pd.Series(np.repeat([getattr(result, column) for result in given], rows), dtype=str)
+        return joined
+
+    def _part(self, name: Table, result: Result) -> Any:
+        """One trial's table as pyarrow has it, or None where it left none."""
+        try:
+            with pq.ParquetFile(self.folder(result.candidate, result.fold) / f"{name}.parquet") as file:
+                return file.read(use_threads=False)
+        except FileNotFoundError:
+            return None
 
 
 def fresh(out: Path) -> Path:

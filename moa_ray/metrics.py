@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import xlogy
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score
-from sklearn.metrics import log_loss as mean_log_loss
 
 from moa_ray.tables import (
     BACKBONE,
@@ -44,47 +45,37 @@ SCORES = (
 # From tiles to treatments ---------------------------------------------------------------------------------------------
 
 
-def aggregate(predictions: pd.DataFrame, over: Sequence[str], how: How = "median") -> pd.DataFrame:
-    """The median or mean of every probability, one row a group of the columns `over`, sorted by them.
-
-    Each probability is taken by itself: the rows of medians need not sum to 1.
-    Raises ValueError if a probability is missing.
-    """
-    if how not in ("median", "mean"):
-        raise ValueError(f"aggregate: 'median' or 'mean', but got {how!r}")
-    require_columns(predictions, over, "predictions")
-    columns = probability_columns(predictions)
-    missing = int(predictions[columns].isna().any(axis=1).sum())
-    if missing:
-        raise ValueError(f"predictions: {missing} of {len(predictions)} rows lack a probability")
-    wide = predictions[[*over, *columns]].astype(dict.fromkeys(columns, np.float64))
-    return wide.groupby(list(over), dropna=False).agg(how).reset_index()
-
-
-def wells(predictions: pd.DataFrame, how: How = "median") -> pd.DataFrame:
+def wells(predictions: pd.DataFrame, how: How = "median", apart: bool = False) -> pd.DataFrame:
     """One row a candidate and well (a replicate): its label, the predicted one, the probabilities, how many tiles.
 
+    apart : whether what several folds predicted stays apart, a row for each
     Raises ValueError if a tile is predicted twice by one candidate, if a well's treatment carries two labels, or if a
     true label has no probability.
     """
     key = [CANDIDATE, *TILE_KEY]
     require_columns(predictions, [*key, *TREATMENT, LABEL, FOLD, BACKBONE], "predictions")
     require_unique(predictions, key, "predictions")
-    return _collapse(predictions.assign(**{TILES: 1}), [CANDIDATE, *WELL_KEY, *TREATMENT], how, [TILES])
+    return _collapse(predictions.assign(**{TILES: 1}), [*_whose(apart), *WELL_KEY, *TREATMENT], how, [TILES])
 
 
-def treatments(predictions: pd.DataFrame, how: How = "median") -> pd.DataFrame:
+def treatments(predictions: pd.DataFrame, how: How = "median", apart: bool = False) -> pd.DataFrame:
     """One row a candidate and treatment: its label, the predicted one, the probabilities, how many wells and tiles.
 
     Probabilities are aggregated over the tiles of each well, then over the wells that are there; a replicate without
     tiles is left out. They are not renormalised. A treatment that several folds predicted names them all.
+
+    apart : whether what several folds predicted stays apart, as if each fold were aggregated by itself
     Raises ValueError as `wells` does.
     """
-    return _over_wells(wells(predictions, how), how)
+    return _over_wells(wells(predictions, how, apart), how, apart)
 
 
-def _over_wells(by_well: pd.DataFrame, how: How) -> pd.DataFrame:
-    return _collapse(by_well.assign(**{REPLICATES: 1}), [CANDIDATE, *TREATMENT], how, [REPLICATES, TILES])
+def _over_wells(by_well: pd.DataFrame, how: How, apart: bool = False) -> pd.DataFrame:
+    return _collapse(by_well.assign(**{REPLICATES: 1}), [*_whose(apart), *TREATMENT], how, [REPLICATES, TILES])
+
+
+def _whose(apart: bool) -> list[str]:
+    return [CANDIDATE, FOLD] if apart else [CANDIDATE]
 
 
 def predicted(table: pd.DataFrame) -> pd.Series:
@@ -105,24 +96,50 @@ def renormalise(table: pd.DataFrame) -> pd.DataFrame:
 def _collapse(table: pd.DataFrame, over: list[str], how: How, counts: list[str]) -> pd.DataFrame:
     """Aggregate the probabilities over groups; labels are carried along, counts are added up."""
     _require_labels(table)
-    grouped = table.groupby(over, dropna=False)
-    torn = grouped[LABEL].nunique()
-    if (torn > 1).any():
-        first = dict(zip(over, torn.index[torn > 1][0], strict=True))
-        found = ", ".join(sorted(table.merge(pd.DataFrame([first]), on=over)[LABEL].unique()))
-        raise ValueError(f"predictions: {int((torn > 1).sum())} groups carry two labels, the first is {first}: {found}")
-    carried = grouped.agg(
-        **{
-            BACKBONE: (BACKBONE, "first"),
-            LABEL: (LABEL, "first"),
-            FOLD: (FOLD, lambda folds: "; ".join(sorted(set(folds)))),
-            **{name: (name, "sum") for name in counts},
-        }
-    ).reset_index()
-    joined = carried.merge(aggregate(table, over, how), on=over, validate="one_to_one")
-    joined[PREDICTED] = predicted(joined)
-    names = [*over, BACKBONE, FOLD, LABEL, PREDICTED, *counts, *probability_columns(table)]
-    return joined[names]
+    number = table.groupby(over, dropna=False).ngroup().to_numpy()
+    rows = np.unique(number, return_index=True)[1]  # the first of each group
+    _require_one_label(table, over, number, rows)
+    middle = _middle(table, number, how)
+    carried = table.iloc[rows][[*over, BACKBONE, LABEL]].reset_index(drop=True)
+    own = {name: np.bincount(number, weights=table[name]).astype(np.int64) for name in counts}
+    carried = carried.assign(**{FOLD: _joined(table[FOLD], number, rows), PREDICTED: predicted(middle), **own})
+    names = list(dict.fromkeys([*over, BACKBONE, FOLD, LABEL, PREDICTED, *counts]))
+    return pd.concat([carried[names], middle], axis=1)
+
+
+def _middle(table: pd.DataFrame, number: NDArray[np.int64], how: How) -> pd.DataFrame:
+    """The median or mean of every probability, one row a group.
+
+    Each probability is taken by itself: the rows of medians need not sum to 1.
+    """
+    if how not in ("median", "mean"):
+        raise ValueError(f"aggregate: 'median' or 'mean', but got {how!r}")
+    values = _matrix(table)
+    missing = int(np.isnan(values).any(axis=1).sum())
+    if missing:
+        raise ValueError(f"predictions: {missing} of {len(table)} rows lack a probability")
+    middle = pd.DataFrame(values).groupby(number).agg(how)
+    return pd.DataFrame(middle.to_numpy(), columns=probability_columns(table))
+
+
+def _joined(folds: pd.Series, number: NDArray[np.int64], rows: NDArray[np.int64]) -> list[str]:
+    """The folds of each group, one as it is, several in one text."""
+    names = folds.to_numpy(dtype=object)
+    joined = names[rows]
+    for group in np.unique(number[names != joined[number]]):
+        joined[group] = "; ".join(sorted(set(names[number == group])))
+    return list(joined)
+
+
+def _require_one_label(
+    table: pd.DataFrame, over: list[str], number: NDArray[np.int64], rows: NDArray[np.int64]
+) -> None:
+    labels = table[LABEL].to_numpy(dtype=object)
+    torn = np.unique(number[labels != labels[rows][number]])
+    if len(torn):
+        first = table.iloc[rows[torn[0]]][over].to_dict()
+        found = ", ".join(sorted(set(labels[number == torn[0]])))
+        raise ValueError(f"predictions: {len(torn)} groups carry two labels, the first is {first}: {found}")
 
 
 def _require_labels(table: pd.DataFrame) -> None:
@@ -157,11 +174,18 @@ def macro_f1(table: pd.DataFrame) -> float:
     return float(f1_score(table[LABEL], predicted(table), average="macro", zero_division=0))
 
 
+def losses(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Negative log of the renormalised probability of each row's true label, in nats; finite, as scikit-learn's is."""
+    number = pd.Index(labels_of(table)).get_indexer(table[LABEL])
+    true = _matrix(renormalise(table))[np.arange(len(table)), number]
+    eps = np.finfo(np.float64).eps
+    found: NDArray[np.float64] = -xlogy(1.0, np.clip(true, eps, 1 - eps))
+    return found
+
+
 def log_loss(table: pd.DataFrame) -> float:
-    """Mean negative log of the renormalised probability of the true label, in nats."""
-    names = sorted(labels_of(table))
-    values = renormalise(table)[[probability_column(name) for name in names]].to_numpy(dtype=np.float64)
-    return float(mean_log_loss(table[LABEL], values, labels=names))
+    """Mean of the rows' losses."""
+    return float(losses(table).mean())
 
 
 def calibration_error(table: pd.DataFrame, bins: int = 10) -> float:
@@ -247,7 +271,11 @@ def leaderboard(
     found = set(trials[CANDIDATE]) | (set(predictions[CANDIDATE]) if len(predictions) else set())
     if not found <= set(recipes):
         raise ValueError(f"leaderboard: candidates without a recipe: {', '.join(sorted(found - set(recipes)))}")
-    rows = [_standing(candidate, predictions, trials, n_folds, how) for candidate in recipes]
+    by_candidate = [dict(iter(table.groupby(CANDIDATE))) if len(table) else {} for table in (predictions, trials)]
+    rows = []
+    for candidate in recipes:
+        tiles, own = (tables.get(candidate, trials.iloc[:0]) for tables in by_candidate)
+        rows.append(_standing(candidate, tiles, own, n_folds, how))
     table = _hyperparameters(recipes).merge(pd.DataFrame(rows), on=CANDIDATE, validate="one_to_one")
     table["_unfinished"] = (n_folds - table["folds_finished"]).clip(lower=0)
     order = ["_unfinished", "treatment_accuracy", "log_loss", CANDIDATE]
@@ -264,22 +292,20 @@ def hyperparameters(board: pd.DataFrame) -> list[str]:
 def _standing(
     candidate: str, predictions: pd.DataFrame, trials: pd.DataFrame, n_folds: int, how: How
 ) -> dict[str, Any]:
-    """What one candidate has done and how it scored."""
-    own = trials[trials[CANDIDATE] == candidate]
-    finished, stopped = (int((own["status"] == status).sum()) for status in ("finished", "stopped"))
+    """What one candidate has done and how it scored, by its own predictions and trials."""
+    finished, stopped = (int((trials["status"] == status).sum()) for status in ("finished", "stopped"))
     standing = {
         CANDIDATE: candidate,
         "complete": finished >= n_folds,
         "folds_finished": finished,
         "folds_stopped": stopped,
-        "folds_failed": len(own) - finished - stopped,
+        "folds_failed": len(trials) - finished - stopped,
         "n_folds": n_folds,
-        "epochs_trained": int(own["epochs"].sum()),
+        "epochs_trained": int(trials["epochs"].sum()),
     }
-    predicted_tiles = predictions[predictions[CANDIDATE] == candidate] if len(predictions) else predictions
     unknown = {**dict.fromkeys(SCORES, float("nan")), "k": 0, "n": 0}
-    scored = scores(predicted_tiles, how) if len(predicted_tiles) else unknown
-    return {**standing, **scored, "seconds": float(own["seconds"].sum())}
+    scored = scores(predictions, how) if len(predictions) else unknown
+    return {**standing, **scored, "seconds": float(trials["seconds"].sum())}
 
 
 def _hyperparameters(recipes: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

@@ -10,8 +10,9 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,20 @@ from moa_ray.tables import CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY
 
 _EXAMPLES = 6  # tiles shown of each label
 
+Part = tuple[dict[str, float], pd.DataFrame, list[Path]]  # what belongs to a candidate alone
+
 
 @dataclass(frozen=True)
 class Written:
     """What a report says and where it stands, for those who pass it on.
 
-    candidates : for each candidate its scores, its tile predictions and its figures
+    candidates : for each candidate what makes its scores, its tile predictions and its figures, which takes a second
     finished : whether any trial finished
     """
 
     headline: str
     summary: Mapping[str, Any]
-    candidates: Mapping[str, tuple[dict[str, float], pd.DataFrame, list[Path]]]
+    candidates: Mapping[str, Callable[[], Part]]
     files: list[Path]
     finished: bool
 
@@ -68,7 +71,7 @@ def write(out: Path) -> Written:
     results = list(book.results())
     sweep, look, results = _first_look(sweep, study, book, results)
     predictions = book.table("predictions", results)
-    race = _race(sweep, study, book, results)
+    race = _race(sweep, study, book, results, predictions)
     content = _with_look(_content(study, sweep, book, results, predictions, race), sweep, look)
     predictions.to_parquet(out / "predictions.parquet", index=False)
     content.treatments.to_parquet(out / "treatments.parquet", index=False)
@@ -139,12 +142,14 @@ def _content(
 # A search -------------------------------------------------------------------------------------------------------------
 
 
-def _race(sweep: Sweep, study: Mapping[str, Any], book: Ledger, results: list[Result]) -> Race | None:
+def _race(
+    sweep: Sweep, study: Mapping[str, Any], book: Ledger, results: list[Result], predictions: pd.DataFrame
+) -> Race | None:
     """The race as far as the ledger tells, where the sweep is a search."""
     if not isinstance(sweep.search, Optuna):
         return None
-    settled = [book.load(result) for result in results if result.status in SETTLED]
-    measure = loss(sweep.search.objective, sweep.aggregate)
+    settled = [result for result in results if result.status in SETTLED]
+    measure = loss(sweep.search.objective, sweep.aggregate, predictions)
     return Race.replay(sweep.search, study["search_folds"], study["confirm_folds"], measure, book.proposals(), settled)
 
 
@@ -267,12 +272,16 @@ def _with_look(content: Content, sweep: Sweep, look: Look | None) -> Content:
     return dataclasses.replace(content, look=shown, failures=[*content.failures, *map(_failure, look.failures)])
 
 
-def _looked(content: Content, look: Look | None) -> dict[str, tuple[dict[str, float], pd.DataFrame, list[Path]]]:
-    """What belongs to each look alone, where it is no candidate besides."""
+def _looked(content: Content, look: Look | None) -> dict[str, Callable[[], Part]]:
+    """What makes all that belongs to each look alone, where it is no candidate besides."""
     if look is None:
         return {}
     rows, own = look.board[look.board["n"] > 0].to_dict("records"), set(content.leaderboard[CANDIDATE])
-    return {row[CANDIDATE]: (_numbers(row), look.of(row[CANDIDATE]), []) for row in rows if row[CANDIDATE] not in own}
+    return {row[CANDIDATE]: partial(_look_part, look, row) for row in rows if row[CANDIDATE] not in own}
+
+
+def _look_part(look: Look, row: Mapping[str, Any]) -> Part:
+    return _numbers(row), look.of(row[CANDIDATE]), []
 
 
 def _plain_look(look: FirstLook) -> dict[str, Any]:
@@ -294,17 +303,11 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _history(book: Ledger, results: list[Result]) -> pd.DataFrame:
     """The histories of finished trials under each other, with what they belong to."""
-    tables = [
-        book.load(result).history.assign(  # type: ignore[union-attr]
-            candidate=result.candidate,
-            fold=result.fold,
-            backbone=result.recipe["backbone"],
-            weights=result.recipe["weights"],
-        )
-        for result in results
-        if result.status == "finished"
-    ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    finished = [result for result in results if result.status == "finished"]
+    history = book.table("history", finished)
+    for name in ("backbone", "weights") if len(history) else ():
+        history[name] = history[CANDIDATE].map({result.candidate: result.recipe[name] for result in finished})
+    return history
 
 
 def _example_tiles(
@@ -347,23 +350,28 @@ def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
 
 def _by_candidate(
     content: Content, predictions: pd.DataFrame, folder: Path, saved: Mapping[str, tuple[Path, Path]]
-) -> dict[str, tuple[dict[str, float], pd.DataFrame, list[Path]]]:
-    """What belongs to each candidate alone: scores, predictions, its curves and its confusion matrix."""
-    parts = {}
-    for row in content.leaderboard.to_dict("records"):
-        candidate = row[CANDIDATE]
-        if not row["n"]:
-            continue
-        numbers = _numbers(row)
-        confusion = f"confusion-{candidate}"
-        if confusion not in saved:
-            counts = metrics.confusion(content.treatments_of(candidate), content.labels)
-            saved = {**saved, confusion: figures.save(figures.confusion(counts), folder, confusion)}
-        curves: Figure = figures.accuracy_over_epochs(content.history[content.history[CANDIDATE] == candidate])
-        _, curves_png = figures.save(curves, folder, f"accuracy_over_epochs-{candidate}")
-        mine = predictions[predictions[CANDIDATE] == candidate]
-        parts[candidate] = numbers, mine, [saved[confusion][1], curves_png]
-    return parts
+) -> dict[str, Callable[[], Part]]:
+    """What makes all that belongs to each candidate alone."""
+    rows = content.leaderboard[content.leaderboard["n"] > 0].to_dict("records")
+    return {row[CANDIDATE]: partial(_part, content, predictions, folder, saved, row) for row in rows}
+
+
+def _part(
+    content: Content,
+    predictions: pd.DataFrame,
+    folder: Path,
+    saved: Mapping[str, tuple[Path, Path]],
+    row: Mapping[str, Any],
+) -> Part:
+    """A candidate's scores, predictions, its curves and its confusion matrix."""
+    candidate = row[CANDIDATE]
+    confusion = saved.get(f"confusion-{candidate}")
+    if confusion is None:
+        counts = metrics.confusion(content.treatments_of(candidate), content.labels)
+        confusion = figures.save(figures.confusion(counts), folder, f"confusion-{candidate}")
+    curves = figures.accuracy_over_epochs(content.history[content.history[CANDIDATE] == candidate])
+    _, curves_png = figures.save(curves, folder, f"accuracy_over_epochs-{candidate}")
+    return _numbers(row), predictions[predictions[CANDIDATE] == candidate], [confusion[1], curves_png]
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

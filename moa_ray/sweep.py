@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from moa_ray import cluster, command, ledger, metrics, report, screening, spec, tracking, tuning
@@ -25,7 +26,7 @@ from moa_ray.race import Assignment, Grid, Plan, Race, Standing, loss
 from moa_ray.recipe import Recipe
 from moa_ray.spec import Optuna, Sweep
 from moa_ray.study import Study
-from moa_ray.tables import LABEL
+from moa_ray.tables import CANDIDATE, LABEL
 from moa_ray.tiles import Features, TileStore
 from moa_ray.tracking import Tracker
 from moa_ray.worker import Bench
@@ -132,16 +133,16 @@ def _job(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Job 
     if look is not None and look.dropped:
         console.print(f"first look: {', '.join(look.dropped)} dropped", markup=False)
         study = replace(study, sweep=study.sweep.without(look.dropped))
-    settled = {result.key: book.load(result) for result in results if result.status in SETTLED}
-    mine = [settled[one.key] for one in screening.own(study.sweep, book, results) if one.key in settled]
+    settled = {result.key: result for result in results if result.status in SETTLED}
+    mine = [one for one in screening.own(study.sweep, book, results) if one.key in settled]
+    predictions = book.table("predictions", mine)
     leader = Leader(study.sweep.aggregate)
-    for result in mine:
-        leader.add(result)
+    leader.add(predictions)
     recorder = Recorder(book, tracker, leader)
-    plan = _plan(study, book, settled, recorder)
+    plan = _plan(study, book, settled, predictions, recorder)
     if plan is None:
         return None
-    scheduler = _scheduler(study, plan, settled)
+    scheduler = _scheduler(study, plan, book, settled)
     return Job(plan, study.recipes, study.sweep.frozen, recorder, len(mine), scheduler)
 
 
@@ -166,8 +167,17 @@ def _take_features(
     return {recipe.features_key: features.path.resolve() for recipe, features in wanted.items()}
 
 
-def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result], recorder: "Recorder") -> Plan | None:
-    """What is to be run; None where nothing is left."""
+def _plan(
+    study: Study,
+    book: Ledger,
+    settled: Mapping[tuple[str, str], Result],
+    predictions: pd.DataFrame,
+    recorder: "Recorder",
+) -> Plan | None:
+    """What is to be run; None where nothing is left.
+
+    predictions : of the trials that are settled
+    """
     settings, retries = study.sweep.search, study.sweep.resources.retries
     if not isinstance(settings, Optuna):
         todo = [(recipe, fold) for recipe, fold in study.trials if (recipe.candidate, fold) not in settled]
@@ -180,7 +190,7 @@ def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result],
             book.propose(proposal)
         return proposal
 
-    known, measure = book.proposals(), loss(settings.objective, study.sweep.aggregate)
+    known, measure = book.proposals(), loss(settings.objective, study.sweep.aggregate, predictions)
     folds = study.search_folds, study.confirm_folds
     if len(known) >= settings.candidates and Race.replay(settings, *folds, measure, known, settled.values()).finished:
         return None
@@ -189,17 +199,20 @@ def _plan(study: Study, book: Ledger, settled: Mapping[tuple[str, str], Result],
     return race
 
 
-def _scheduler(study: Study, plan: Plan, settled: Mapping[tuple[str, str], Result]) -> tuning.FoldAsha | None:
+def _scheduler(
+    study: Study, plan: Plan, book: Ledger, settled: Mapping[tuple[str, str], Result]
+) -> tuning.FoldAsha | None:
     """ASHA with what it has seen already."""
     settings = study.sweep.search
     if not isinstance(plan, Race) or not isinstance(settings, Optuna) or settings.asha is None:
         return None
     scheduler = tuning.FoldAsha(settings.asha)
     scheduler.replay(
-        (result.candidate, result.fold, result.history, result.status == "finished")
+        (result.candidate, result.fold, history, result.status == "finished")
         for standing in plan.standings
         for fold in plan.stoppable_folds
-        if (result := settled.get((standing.proposal.recipe.candidate, fold))) and result.history is not None
+        if (result := settled.get((standing.proposal.recipe.candidate, fold)))
+        and (history := book.history(result)) is not None
     )
     return scheduler
 
@@ -212,14 +225,15 @@ class Leader:
         self._right: dict[str, int] = {}
         self._treatments: dict[str, int] = {}
 
-    def add(self, result: Result) -> None:
-        """Count one finished trial."""
-        if result.predictions is None:
+    def add(self, predictions: pd.DataFrame) -> None:
+        """Count finished trials, each by itself."""
+        if predictions.empty:
             return
-        table = metrics.treatments(result.predictions, self._how)
-        right = int((table["predicted"] == table[LABEL]).sum())
-        self._right[result.candidate] = self._right.get(result.candidate, 0) + right
-        self._treatments[result.candidate] = self._treatments.get(result.candidate, 0) + len(table)
+        table = metrics.treatments(predictions, self._how, apart=True)
+        right = table[metrics.PREDICTED] == table[LABEL]
+        for candidate, own in right.groupby(table[CANDIDATE]):
+            self._right[candidate] = self._right.get(candidate, 0) + int(own.sum())
+            self._treatments[candidate] = self._treatments.get(candidate, 0) + len(own)
 
     def words(self) -> str:
         """The leading candidate in words."""
@@ -254,7 +268,8 @@ class Recorder:
         """Record the trial, unless it will be tried again."""
         if final:
             self._book.write(result)
-            self.leader.add(result)
+            if result.predictions is not None:
+                self.leader.add(result.predictions)
             self._tracker.trial(result)
         self._note()
 
@@ -276,7 +291,8 @@ def _tracker(book: Ledger, sweep: Sweep, console: Console) -> Tracker:
 def _hand_over(tracker: Tracker, written: report.Written) -> None:
     """Send the numbers and files of the recipes, then of the sweep."""
     with tempfile.TemporaryDirectory(prefix="moa_ray-") as scratch:
-        for candidate, (numbers, predictions, files) in written.candidates.items():
+        for candidate in tracker.lacking(written.candidates):
+            numbers, predictions, files = written.candidates[candidate]()
             table = Path(scratch, candidate, "predictions.parquet")
             table.parent.mkdir()
             predictions.to_parquet(table, index=False)

@@ -1,49 +1,33 @@
-"""What MLflow shows of a sweep: the only file that imports MLflow.
+"""What MLflow shows of a sweep, as the driver sees it.
 
-MLflow's runs are a view of the ledger. Each run is tagged with the study's id, its candidate and its fold, so that a
-restart finds the runs that are there and makes none twice. One thread sends, so that a slow or absent server never
-holds up training; what could not be sent is sent from the ledger at the next start.
+A process of its own keeps the runs (see `moa_ray.runs`), so that a slow or absent server never holds up training and
+sending takes no time from the driver. What could not be sent is sent from the ledger at the next start.
 """
 
-import logging
-import math
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from moa_ray import process
 from moa_ray.ledger import Ledger, Result
-from moa_ray.recipe import is_first_look
 
-# MLflow reads these when it is imported and when it sends. Two quick tries, then training goes on without it.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
-
-# Tags by which a restart knows its runs.
-_STUDY, _CANDIDATE, _FOLD = "moa_ray.study", "moa_ray.candidate", "moa_ray.fold"
-_PARENT = "mlflow.parentRunId"
-
-_Key = tuple[str, ...]  # () the sweep, (candidate,), (candidate, fold)
+LAST = ("finish", "interrupt")  # after one of these no more is asked
+WARNING, ANSWER, END = "warning", "answer", "end"  # what the process says
 
 
-@dataclass
-class _Sent:
-    """What MLflow knows of a run."""
+@dataclass(frozen=True)
+class Setting:
+    """Which runs are kept where.
 
-    run_id: str
-    status: str
-    parameters: set[str]
+    study : the name of the sweep's run
+    """
+
+    out: Path
+    uri: str
+    experiment: str
+    study: str
 
 
 def uri(out: Path, configured: str | None) -> str:
@@ -57,158 +41,91 @@ def ui_command(out: Path, configured: str | None) -> str:
 
 
 class Tracker:
-    """Sends what the ledger holds to MLflow: a parent run for the sweep, a child a recipe, a grandchild a fold.
+    """Passes on what the ledger holds; only `lacking`, `finish` and `interrupt` wait.
 
-    warn : called once with a sentence when MLflow cannot be reached
+    warn : called with a sentence when MLflow cannot be reached, once
     """
 
     def __init__(
         self, ledger: Ledger, experiment: str, configured: str | None, study: str, warn: Callable[[str], None]
     ) -> None:
-        self._ledger = ledger
-        self._experiment = experiment
-        self._uri = uri(ledger.out, configured)
-        # A server has a place for artifacts; a bare database would put them into whatever folder we are in.
-        bare = self._uri.startswith("sqlite:")
-        self._artifacts = (ledger.out / "mlartifacts").resolve().as_uri() if bare else None
-        self._study = study
         self._warn = warn
-        self._down = False
-        self._runs: dict[_Key, _Sent] = {}
-        self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-
-    # What the driver calls: each returns at once ----------------------------------------------------------------------
+        self._over = self._warned = False
+        self._process, self._connection = process.begin("moa_ray.runs", {})
+        self._send(Setting(ledger.out.resolve(), uri(ledger.out, configured), experiment, study))
 
     def begin(self, parameters: Mapping[str, Any]) -> None:
         """Create the store, find the runs that are there, and send what the ledger holds and MLflow lacks."""
-        self._submit(self._begin, dict(parameters))
+        self._ask("begin", dict(parameters))
 
     def trial(self, result: Result) -> None:
         """Send one trial."""
-        self._submit(self._send_trial, result)
+        self._ask("trial", dataclasses.replace(result, predictions=None))
+
+    def lacking(self, candidates: Iterable[str]) -> list[str]:
+        """The candidates of which not all is sent, once all that was asked before is done; none without MLflow."""
+        self._ask("lacking", list(candidates))
+        return self._wait(ANSWER) or []
 
     def candidate(self, candidate: str, metrics: Mapping[str, float], artifacts: Iterable[Path]) -> None:
         """Send what a recipe reached over its folds."""
-        self._submit(self._send_summary, (candidate,), dict(metrics), list(artifacts), "FINISHED")
+        self._ask("summary", (candidate,), dict(metrics), list(artifacts), "FINISHED")
 
     def finish(self, metrics: Mapping[str, float], artifacts: Iterable[Path], failed: bool = False) -> bool:
         """Send the sweep's own numbers and files, end its run, and wait until all is sent; False if MLflow was down."""
-        self._submit(self._send_summary, (), dict(metrics), list(artifacts), "FAILED" if failed else "FINISHED")
-        self._sender.shutdown(wait=True)
-        return not self._down
+        self._ask("finish", dict(metrics), list(artifacts), "FAILED" if failed else "FINISHED")
+        return self._end()
 
     def interrupt(self) -> None:
         """End the open runs as killed; the next start takes them up again."""
-        self._submit(self._kill)
-        self._sender.shutdown(wait=True)
+        self._ask("interrupt")
+        self._end()
 
-    # What the sending thread does -----------------------------------------------------------------------------------
+    def _ask(self, name: str, *arguments: Any) -> None:
+        self._send((name, arguments))
+        while not self._over and self._connection.poll():
+            self._hear()
 
-    def _submit(self, send: Callable[..., None], *arguments: Any) -> None:
-        self._sender.submit(self._guarded, send, *arguments)
+    def _send(self, value: Any) -> None:
+        if not self._over:
+            try:
+                self._connection.send(value)
+            except OSError:
+                self._lose()
 
-    def _guarded(self, send: Callable[..., None], *arguments: Any) -> None:
-        if self._down:
-            return
+    def _wait(self, wanted: str) -> Any:
+        """Hear what is said until it is of a kind; None where there will be none."""
+        while not self._over:
+            kind, value = self._hear()
+            if kind == wanted:
+                return value
+        return None
+
+    def _end(self) -> bool:
+        """Wait until all is done; whether all was sent."""
+        self._wait(END)
+        self._over = True
+        self._connection.close()
+        self._process.wait()
+        return not self._warned
+
+    def _hear(self) -> tuple[str, Any]:
         try:
-            send(*arguments)
-        except Exception as error:  # MLflow, its store and its HTTP client each raise their own
-            self._down = True
-            reason = str(error).strip().partition("\n")[0][:200]
-            self._warn(
-                f"MLflow at {self._uri} cannot be reached ({type(error).__name__}: {reason}). Training goes on; "
-                "the ledger keeps everything, and the next start of the same command sends what is missing"
-            )
+            kind, value = self._connection.recv()
+        except (EOFError, OSError):
+            self._lose()
+            return WARNING, None
+        if kind == WARNING:
+            self._warned = True
+            self._warn(value)
+        return kind, value
 
-    def _begin(self, parameters: dict[str, Any]) -> None:
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        self._client = MlflowClient(tracking_uri=self._uri)
-        mlflow.set_tracking_uri(self._uri)  # where artifacts go is looked up globally
-        found = self._client.get_experiment_by_name(self._experiment)
-        self._experiment_id = (
-            found.experiment_id if found else self._client.create_experiment(self._experiment, self._artifacts)
+    def _lose(self) -> None:
+        self._over = self._warned = True
+        self._warn(
+            f"The process that keeps MLflow's runs ended with status {self._process.wait()}. Training goes on; "
+            "the ledger keeps everything, and the next start of the same command sends what is missing"
         )
-        self._study_id = self._ledger.study()["id"]
-        self._find_runs()
-        self._open((), self._study, parameters)
-        for result in self._ledger.results():
-            self._send_trial(result)
-
-    def _find_runs(self) -> None:
-        token = None
-        while True:
-            mine = f"tags.`{_STUDY}` = '{self._study_id}'"
-            page = self._client.search_runs([self._experiment_id], mine, max_results=1000, page_token=token)
-            for run in page:
-                key = tuple(run.data.tags[tag] for tag in (_CANDIDATE, _FOLD) if tag in run.data.tags)
-                self._runs[key] = _Sent(run.info.run_id, run.info.status, set(run.data.params))
-            token = page.token
-            if not token:
-                return
-
-    def _open(self, key: _Key, name: str, parameters: Mapping[str, Any]) -> str:
-        """Id of the run of a key, begun where there is none and taken up again where it had ended."""
-        sent = self._runs.get(key)
-        if sent is None:
-            tags = {_STUDY: self._study_id, **dict(zip((_CANDIDATE, _FOLD), key, strict=False))}
-            if key:
-                tags[_PARENT] = self._runs[key[:-1]].run_id
-            run = self._client.create_run(self._experiment_id, run_name=name, tags=tags)
-            sent = self._runs[key] = _Sent(run.info.run_id, "RUNNING", set())
-        elif sent.status != "RUNNING":
-            self._client.update_run(sent.run_id, status="RUNNING")
-            sent.status = "RUNNING"
-        new = {name: str(value)[:6000] for name, value in parameters.items() if name not in sent.parameters}
-        for batch in _batches([Param(name, value) for name, value in new.items()], 100):
-            self._client.log_batch(sent.run_id, params=batch)
-        sent.parameters |= set(new)
-        return sent.run_id
-
-    def _end(self, key: _Key, status: str) -> None:
-        self._client.set_terminated(self._runs[key].run_id, status=status)
-        self._runs[key].status = status
-
-    def _send_trial(self, result: Result) -> None:
-        # A run that ended as the ledger says it did was sent whole: its end is sent last.
-        status = "FINISHED" if result.status in ("finished", "stopped") else "FAILED"
-        if result.key in self._runs and self._runs[result.key].status == status:
-            return
-        called = f"first look: {result.candidate}" if is_first_look(result.recipe) else result.candidate
-        self._open((result.candidate,), called, flat(result.recipe))
-        run_id = self._open(result.key, result.fold, {"fold": result.fold, **flat(result.recipe)})
-        self._client.set_tag(run_id, "moa_ray.status", result.status)
-        if result.error:
-            self._client.set_tag(run_id, "moa_ray.error", result.error[:5000])
-        epochs = _epoch_metrics(self._ledger.load(result).history)
-        self._metrics(run_id, [*epochs, ("total_seconds", result.seconds, 0), ("epochs_trained", result.epochs, 0)])
-        self._end(result.key, status)
-
-    def _send_summary(self, key: _Key, metrics: dict[str, float], artifacts: list[Path], status: str) -> None:
-        if key not in self._runs or self._runs[key].status == status:
-            return
-        run_id = self._runs[key].run_id
-        self._metrics(run_id, [(name, value, 0) for name, value in metrics.items()])
-        for path in artifacts:
-            self._client.log_artifact(run_id, str(path))
-        self._end(key, status)
-
-    def _metrics(self, run_id: str, points: Iterable[tuple[str, float, int]]) -> None:
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), now, step) for name, value, step in points if math.isfinite(value)]
-        for batch in _batches(metrics, 1000):
-            self._client.log_batch(run_id, metrics=batch)
-
-    def _kill(self) -> None:
-        for key, sent in self._runs.items():
-            if sent.status == "RUNNING":
-                self._end(key, "KILLED")
-
-
-def _batches(entities: list[Any], size: int) -> Iterator[list[Any]]:
-    """As many at a time as MLflow takes in one call."""
-    for start in range(0, len(entities), size):
-        yield entities[start : start + size]
 
 
 def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -217,10 +134,3 @@ def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in plain.items():
         values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return values
-
-
-def _epoch_metrics(history: pd.DataFrame | None) -> list[tuple[str, float, int]]:
-    if history is None or history.empty:
-        return []
-    long = history.melt(id_vars="epoch", var_name="name").dropna(subset="value")
-    return [(row.name, float(row.value), int(row.epoch)) for row in long.itertuples(index=False)]

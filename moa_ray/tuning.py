@@ -193,11 +193,18 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """One epoch. What goes wrong is returned, so that the driver learns which kind it was."""
         result = self._worker.step()
-        return {**result, "done": True} if OUTCOME in result else result
+        return {**result, OUTCOME: _Quiet(result[OUTCOME]), "done": True} if OUTCOME in result else result
 
     def cleanup(self) -> None:
         """End the process with the worker."""
         self._worker.close()
+
+
+class _Quiet(dict[str, Any]):
+    """Values that are not spelled out: Tune makes log lines of every result, and drops them only then."""
+
+    def __repr__(self) -> str:
+        return "..."
 
 
 class _Conductor:
@@ -294,6 +301,7 @@ class _Taker(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if trial.trial_id in self._conductor.assignments:
             self._conductor.stop(trial.trial_id)
+        _forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         # The worker itself was lost: the node died, the machine ran out of memory, or its set-up failed.
@@ -301,3 +309,11 @@ class _Taker(tune.Callback):  # type: ignore[misc]
         if trial.trial_id in self._conductor.assignments:
             status: Status = "out_of_memory" if "OutOfMemory" in text else "crashed"
             self._conductor.end(trial.trial_id, status, lost=True, error=text)
+        _forget(trial)
+
+
+def _forget(trial: Trial) -> None:
+    """Tune keeps every trial to the end, with the statistics of every number that it returned; they are most of it."""
+    trial.metric_analysis.clear()
+    trial.metric_n_steps.clear()
+    trial.run_metadata.last_result.pop("config", None)

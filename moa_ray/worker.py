@@ -5,13 +5,8 @@ another leaves about 200 MB behind, whatever is cleared and collected. A process
 GPU too, and when the system kills it for want of memory, whoever asked it for an epoch is still there to say so.
 """
 
-import ctypes
 import dataclasses
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -24,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moa_ray import process
 from moa_ray.recipe import Recipe
 from moa_ray.study import Material
 from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, metadata_columns, probability_column
@@ -31,7 +27,6 @@ from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, metadata_columns, probabil
 # What a step returns: the epoch that it did, and with the last one how the trial ended.
 EPOCH, OUTCOME = "epoch", "outcome"
 _PRETRAINED = "pretrained"
-_KILL_ME_WITH_MY_PARENT = 1  # PR_SET_PDEATHSIG
 
 Pretrained = Callable[[str, str, int], list[NDArray[Any]]]
 
@@ -102,22 +97,13 @@ class Worker:
 
     def _begin(self) -> None:
         self._signature = None
-        mine, its = socket.socketpair()
         threads = str(self._bench.cpus)
         environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
             "OMP_NUM_THREADS": threads,
             "TF_NUM_INTRAOP_THREADS": threads,
             "TF_NUM_INTEROP_THREADS": "1",
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "moa_ray.worker", str(its.fileno()), str(os.getpid())],
-            env=environment,
-            pass_fds=[its.fileno()],
-        )
-        its.close()
-        self._connection = Connection(mine.detach())
+        self._process, self._connection = process.begin("moa_ray.worker", environment)
         self._connection.send(self._bench)
 
 
@@ -134,14 +120,13 @@ def _lost(status: int) -> dict[str, Any]:
 # Inside the process ---------------------------------------------------------------------------------------------------
 
 
-def main(descriptor: int, parent: int) -> None:
+def main() -> None:
     """Do what comes through a socket until it is closed."""
-    ctypes.CDLL(None).prctl(_KILL_ME_WITH_MY_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:
+    connection = process.connection_to_parent()
+    if connection is None:
         return
     import moa_ray.training  # noqa: F401 - takes seconds, while nobody waits
 
-    connection = Connection(descriptor)
     try:
         session = _Session(connection.recv(), connection)
         while True:
@@ -252,4 +237,4 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main()

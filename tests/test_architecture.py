@@ -10,7 +10,7 @@ import pytest
 
 LAYERS = {
     5: {"sweep", "prepare", "report"},
-    4: {"study", "cluster", "tuning", "worker", "race", "proposals", "tracking", "figures", "page", "progress"},
+    4: {"study", "cluster", "tuning", "worker", "race", "proposals", "tracking", "runs", "figures", "page", "progress"},
     3: {"spec", "ledger", "screening", "training"},
     2: {"models", "augment", "tiles"},
     1: {
@@ -24,12 +24,12 @@ LAYERS = {
         "selection",
         "space",
     },
-    0: {"tables", "recipe", "backbones", "command", "complaints"},
+    0: {"tables", "recipe", "backbones", "command", "complaints", "process"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 DOORS = {
     "ray": {"cluster", "tuning"},
-    "mlflow": {"tracking"},
+    "mlflow": {"runs"},
     "optuna": {"proposals"},
     "keras": {"models", "augment", "training"},
     "tensorflow": set(),

@@ -52,6 +52,25 @@ def test_result_is_read_back_as_it_was_written(book: Ledger, fold: str) -> None:
     assert book.folder("c", fold).parent.parent == book.root
 
 
+def test_one_table_of_all_is_that_of_each_under_the_other(book: Ledger) -> None:
+    def history(watched: list[float | None]) -> pd.DataFrame:
+        return pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.25], "validation_loss": watched, "name": ["µ", "b"]})
+
+    for fold, watched in {"a": [None, None], "b": [0.25, 0.5]}.items():
+        book.write(result(fold=fold, history=history(watched), predictions=None))
+    book.write(result(fold="c", status="crashed", history=None, predictions=None))
+    results = list(book.results())
+    plain = [book.load(one).history for one in results[:2]]
+    named = [
+        table.assign(candidate=one.candidate, fold=one.fold).astype({"validation_loss": float})
+        for one, table in zip(results, plain, strict=False)
+        if table is not None
+    ]
+    pd.testing.assert_frame_equal(book.table("history", results), pd.concat(named, ignore_index=True))
+    assert book.table("predictions", results).empty
+    assert book.table("history", []).empty
+
+
 def test_folds_of_long_names_stay_apart(book: Ledger) -> None:
     for last in "ab":
         book.write(result(fold="compound=" + "x" * 400 + last))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -77,6 +78,15 @@ def test_treatments_are_what_a_slow_loop_finds(table: pd.DataFrame, how: str) ->
 
 
 @few
+@given(predictions(), st.sampled_from(["median", "mean"]))
+def test_treatments_are_exactly_what_pandas_groups(table: pd.DataFrame, how: str) -> None:
+    by_well = table.groupby([CANDIDATE, PLATE, WELL, *TREATMENT])[PROBABILITIES].agg(how)
+    by_treatment = by_well.groupby([CANDIDATE, *TREATMENT]).agg(how).reset_index()
+    found = metrics.treatments(table, how)
+    pd.testing.assert_frame_equal(found[by_treatment.columns], by_treatment, check_exact=True)
+
+
+@few
 @given(predictions(), st.randoms(use_true_random=False))
 def test_row_order_does_not_matter(table: pd.DataFrame, order) -> None:
     shuffled = table.iloc[order.sample(range(len(table)), len(table))]
@@ -137,6 +147,17 @@ def test_an_unknown_way_to_aggregate_is_an_error() -> None:
         metrics.treatments(ONE, "mode")
 
 
+@few
+@given(predictions(), predictions())
+def test_folds_kept_apart_are_each_fold_by_itself(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    folds = [one.assign(fold="a"), other.assign(**{FOLD: "b", TILE: "other" + other[TILE]})]
+    together = metrics.treatments(pd.concat(folds), apart=True)
+    for fold in folds:
+        alone = metrics.treatments(fold)
+        own = together[together[FOLD] == fold[FOLD].iloc[0]].reset_index(drop=True)
+        pd.testing.assert_frame_equal(own[alone.columns], alone, check_exact=True)
+
+
 # How right they are ---------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +197,14 @@ def test_scores_are_what_slow_loops_find(table: pd.DataFrame) -> None:
         bins.setdefault(min(int(confidence * 10), 9), []).append((is_right, confidence))
     gaps = [abs(sum(r for r, _ in rest) - sum(c for _, c in rest)) for rest in bins.values()]
     assert metrics.calibration_error(found) == pytest.approx(sum(gaps) / len(rows), abs=1e-9)
+
+
+@few
+@given(predictions())
+def test_log_loss_is_exactly_scikit_learns(table: pd.DataFrame) -> None:
+    found = metrics.treatments(table)
+    even = metrics.renormalise(found)[PROBABILITIES].to_numpy()
+    assert metrics.log_loss(found) == sklearn.metrics.log_loss(found[LABEL], even, labels=LABELS)
 
 
 @few

@@ -318,6 +318,22 @@ def test_one_beyond_doubt_worse_does_not_go_on_though_its_place_would_do() -> No
     assert plan.standings[1].why == f"worse than {CANDIDATES[0].candidate} on the same 6 folds (Wilcoxon, p < 0.05)"
 
 
+@pytest.mark.parametrize("objective", ["treatment_accuracy", "treatment_log_loss"])
+def test_trials_measured_together_are_those_measured_alone(objective: str) -> None:
+    rng = np.random.default_rng(0)
+    tables = {}
+    for candidate in ("m", "n"):
+        for fold in ("f", "g"):  # two weeks of the same treatments
+            rows = pd.DataFrame({PLATE: fold, WELL: [f"A{number:02}" for number in range(40)], FIELD: "1", TILE: "0"})
+            rows = rows.assign(**{COMPOUND: "c", CONCENTRATION: np.arange(40) % 20, LABEL: "x"})
+            rows = rows.assign(**{FOLD: fold, CANDIDATE: candidate, BACKBONE: "b"})
+            tables[candidate, fold] = rows.assign(prob_x=rng.random(40), prob_y=rng.random(40))
+    together = race.loss(objective, "median", pd.concat(tables.values()))
+    alone = race.loss(objective, "median")
+    for key, rows in tables.items():
+        assert together(Result(*key, "finished", {})) == alone(Result(*key, "finished", {}, predictions=rows))
+
+
 @pytest.mark.parametrize(("objective", "expected"), [("treatment_accuracy", 0.5), ("treatment_log_loss", None)])
 def test_the_objective_is_over_the_treatments_of_a_fold(objective: str, expected: float | None) -> None:
     rows = pd.DataFrame(

@@ -120,6 +120,21 @@ def test_headline_and_leaderboard_count_treatments(sweep: Sweep, book: Ledger) -
     assert len(pd.read_parquet(sweep.out / "treatments.parquet")) == 8
 
 
+def test_figures_of_single_candidates_are_drawn_when_asked_for(sweep: Sweep, book: Ledger) -> None:
+    for compound, label in COMPOUNDS.items():
+        book.write(finished(sweep, 0, compound, label))
+        book.write(finished(sweep, 1, compound, "Alpha"))
+    written = report.write(sweep.out)
+    assert not list((sweep.out / "figures").glob("accuracy_over_epochs-*"))
+    assert list(written.candidates) == [recipe.candidate for recipe in sweep.recipes]
+    for candidate, make in written.candidates.items():
+        numbers, predictions, files = make()
+        assert numbers["n"] == 4
+        assert set(predictions[CANDIDATE]) == {candidate}
+        assert [path.name for path in files] == [f"confusion-{candidate}.png", f"accuracy_over_epochs-{candidate}.png"]
+        assert all(path.exists() for path in files)
+
+
 def test_candidate_without_all_folds_never_leads(sweep: Sweep, book: Ledger) -> None:
     for compound in COMPOUNDS:
         book.write(finished(sweep, 1, compound, "Alpha"))

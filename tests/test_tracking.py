@@ -1,16 +1,17 @@
 """MLflow's runs are a view of the ledger: each once, none left running, and caught up after an outage."""
 
-import threading
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from moa_ray import spec, tracking
 from moa_ray.ledger import Ledger, Result
-from moa_ray.tracking import Tracker
+from moa_ray.runs import Runs
+from moa_ray.tracking import Setting, Tracker
 
 
 @pytest.fixture
@@ -35,6 +36,13 @@ def result(fold: str, **more: object) -> Result:
 def tracker(book: Ledger, warnings: list[str] | None = None, uri: str | None = None) -> Tracker:
     made = Tracker(book, "tracked", uri, "the sweep", (warnings if warnings is not None else []).append)
     made.begin({"seed": 7})
+    return made
+
+
+def kept(book: Ledger) -> Runs:
+    """The runs as the process keeps them, in this one; nothing may go wrong."""
+    made = Runs(Setting(book.out, tracking.uri(book.out, None), "tracked", "the sweep"), pytest.fail)
+    made.do("begin", {"seed": 7})
     return made
 
 
@@ -67,7 +75,7 @@ def test_sweep_recipe_and_fold_are_parent_child_and_grandchild(book: Ledger) -> 
 
 
 def test_epochs_become_steps(book: Ledger) -> None:
-    tracker(book).finish({}, [])
+    kept(book).do("finish", {}, [], "FINISHED")
     run = runs(book)["Net-1", "compound=a"]
     history = MlflowClient(tracking.uri(book.out, None)).get_metric_history(run.info.run_id, "loss")
     assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 0.5)]
@@ -75,13 +83,13 @@ def test_epochs_become_steps(book: Ledger) -> None:
 
 
 def test_restart_makes_no_run_twice_and_sends_what_was_missing(book: Ledger) -> None:
-    tracker(book).interrupt()
+    kept(book).do("interrupt")
     assert {run.info.status for key, run in runs(book).items() if len(key) < 2} == {"KILLED"}
     before = {key: run.info.run_id for key, run in runs(book).items()}
     book.write(result("compound=c"))
-    again = tracker(book)
-    again.candidate("Net-1", {}, [])
-    again.finish({}, [])
+    again = kept(book)
+    again.do("summary", ("Net-1",), {}, [], "FINISHED")
+    again.do("finish", {}, [], "FINISHED")
     after = runs(book)
     assert before.items() <= {key: run.info.run_id for key, run in after.items()}.items()
     assert after.keys() - before.keys() == {("Net-1", "compound=c")}
@@ -90,19 +98,19 @@ def test_restart_makes_no_run_twice_and_sends_what_was_missing(book: Ledger) -> 
 
 def test_failed_trial_says_why_and_its_later_success_replaces_it(book: Ledger) -> None:
     book.write(result("compound=c", status="crashed", error="x" * 9000, history=None))
-    tracker(book).interrupt()
+    kept(book).do("interrupt")
     run = runs(book)["Net-1", "compound=c"]
     assert run.info.status == "FAILED"
     assert run.data.tags["moa_ray.status"] == "crashed"
     book.write(result("compound=c"))
-    tracker(book).finish({}, [])
+    kept(book).do("finish", {}, [], "FINISHED")
     assert runs(book)["Net-1", "compound=c"].info.status == "FINISHED"
 
 
 def test_artifacts_lie_in_out(book: Ledger, tmp_path: Path) -> None:
-    made = tracker(book)
+    made = kept(book)
     (tmp_path / "report.html").write_text("the report")
-    made.finish({}, [tmp_path / "report.html"])
+    made.do("finish", {}, [tmp_path / "report.html"], "FINISHED")
     (artifact,) = (book.out / "mlartifacts").rglob("report.html")
     assert artifact.read_text() == "the report"
 
@@ -125,9 +133,68 @@ def test_absent_server_warns_once_and_is_caught_up_later(
     assert len(warnings) == 1
 
 
-def test_no_thread_is_left_behind(book: Ledger) -> None:
-    tracker(book).finish({}, [])
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mlflow_")]
+def senders() -> list[psutil.Process]:
+    """The processes of ours that keep runs."""
+    return [child for child in psutil.Process().children() if "moa_ray.runs" in child.cmdline()]
+
+
+def test_no_process_is_left_behind(book: Ledger) -> None:
+    made = tracker(book)
+    assert len(senders()) == 1
+    made.finish({}, [])
+    assert not senders()
+    made.interrupt()  # as where a sweep fails after all is sent
+
+
+def test_long_training_and_large_recipe_arrive_whole(book: Ledger) -> None:
+    epochs, recipe = 700, {f"name {number}": number for number in range(250)}
+    history = pd.DataFrame({"epoch": range(1, epochs + 1), "loss": 1.0, "accuracy": 0.5})
+    book.write(result("compound=c", history=history, recipe=recipe))
+    kept(book).do("finish", {}, [], "FINISHED")
+    run = runs(book)["Net-1", "compound=c"]
+    client = MlflowClient(tracking.uri(book.out, None))
+    assert {name: len(client.get_metric_history(run.info.run_id, name)) for name in ("loss", "accuracy")} == {
+        "loss": epochs,
+        "accuracy": epochs,
+    }
+    assert run.data.params == {"fold": "compound=c", **{name: str(value) for name, value in recipe.items()}}
+
+
+def test_run_that_was_not_sent_whole_is_completed(book: Ledger) -> None:
+    kept(book).do("finish", {}, [], "FINISHED")
+    client = MlflowClient(tracking.uri(book.out, None))
+    whole = runs(book)["Net-1", "compound=a"]
+    client.delete_run(whole.info.run_id)
+    tags = {name: value for name, value in whole.data.tags.items() if name.startswith(("moa_ray", "mlflow.parent"))}
+    client.create_run(whole.info.experiment_id, tags=tags)  # all that a killed sender got to
+    kept(book).do("finish", {}, [], "FINISHED")
+    again = runs(book)["Net-1", "compound=a"]
+    assert again.info.status == "FINISHED"
+    assert again.data.params == whole.data.params
+    assert again.data.metrics == whole.data.metrics
+
+
+def test_candidates_are_lacking_until_their_runs_end(book: Ledger) -> None:
+    made = tracker(book)
+    assert made.lacking(["Net-1", "Net-2"]) == ["Net-1"]
+    made.candidate("Net-1", {}, [])
+    assert made.lacking(["Net-1"]) == []
+    made.trial(result("compound=c"))
+    assert made.lacking(["Net-1"]) == ["Net-1"]
+    made.interrupt()
+    assert made.lacking(["Net-1"]) == []
+
+
+def test_lost_sender_is_said_once_and_holds_nothing_up(book: Ledger) -> None:
+    warnings: list[str] = []
+    made = tracker(book, warnings)
+    (sender,) = senders()
+    sender.kill()
+    made.trial(result("compound=c"))
+    assert made.lacking(["Net-1"]) == []
+    assert not made.finish({}, [])
+    assert len(warnings) == 1
+    assert "ended with status -9" in warnings[0]
 
 
 def test_command_that_shows_the_runs_names_the_store(tmp_path: Path) -> None:
