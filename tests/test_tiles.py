@@ -16,9 +16,9 @@ from PIL import Image
 
 from moa_ray import tiles
 from moa_ray.images import Normalise, Preparation
-from moa_ray.screens import Screen, bbbc021
+from moa_ray.screens import Screen, bbbc021, table
 from moa_ray.screens.synthetic import Painting, paint
-from moa_ray.tables import CONTROL, FIELD_KEY, LABEL, PLATE, TILE_KEY, WEEK, WELL
+from moa_ray.tables import COMPOUND, CONTROL, FIELD, FIELD_KEY, LABEL, PLATE, TILE_KEY, WEEK, WELL
 from moa_ray.tiles import Threads, TileStore, expected_bytes, fingerprint, prepare
 
 PAINTING = Painting(labels=2, compounds=2, concentrations=1, replicates=2, fields=2, height=64, width=80, cells=5)
@@ -205,6 +205,20 @@ def test_all_sizes_come_of_one_reading_of_each_field(screen: Screen, tmp_path: P
         assert _same(_by_key(both, size), _by_key(_prepare(screen, tmp_path / "alone", size=size), size))
 
 
+def test_a_control_that_carries_a_label_in_its_table_is_read_once_and_makes_no_tiles(
+    screen: Screen, tmp_path: Path, reads: Counter[str]
+) -> None:
+    rows = screen.fields.assign(**{LABEL: screen.fields[LABEL].fillna("untreated")})
+    rows.to_csv(screen.root / "fields.csv", index=False)
+    columns = {name: name for name in (PLATE, WELL, FIELD, COMPOUND, LABEL)}
+    images = {channel: f"Path_{channel}" for channel in ("Actin", "Tubulin", "DAPI")}
+    labelled = table.open_screen(screen.root, "fields.csv", columns, images, "DMSO", None)
+    store = _prepare(labelled, tmp_path / "table")
+    assert len(reads) == len(screen.fields)
+    assert set(reads.values()) == {1}
+    assert _same(_by_key(store), _by_key(_prepare(screen, tmp_path / "plain")))
+
+
 def test_the_arrays_are_mapped_read_only_and_take_what_was_expected(screen: Screen, tmp_path: Path) -> None:
     everything = Preparation(empty_share=0, empty_above=0)
     store = prepare(screen, everything, [16, 32], tmp_path, Threads(2), _quiet)
@@ -217,10 +231,10 @@ def test_the_arrays_are_mapped_read_only_and_take_what_was_expected(screen: Scre
 def test_a_zip_archive_gives_the_tiles_of_its_folders(screen: Screen, tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     packed.mkdir()
-    for table in screen.root.glob("*.csv"):
-        (packed / table.name).write_bytes(table.read_bytes())
+    for tables in screen.root.glob("*.csv"):
+        (packed / tables.name).write_bytes(tables.read_bytes())
     for plate in screen.root.glob("Week*/*"):
-        with zipfile.ZipFile(packed / f"{plate.name}.zip", "w") as archive:
+        with zipfile.ZipFile(packed / f"{plate.name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for file in plate.iterdir():
                 archive.write(file, f"{plate.name}/{file.name}")
     zipped = bbbc021.open_screen(packed)
