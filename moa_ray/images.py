@@ -251,7 +251,7 @@ def to_8bit(planes: Sequence[Array], curves: Sequence[Curve]) -> NDArray[np.uint
     planes : for each channel (height, width); the result is of shape (height, width, channels)
     """
     height, width = planes[0].shape
-    levels = [np.array([plane.min(), plane.max()]) for plane in planes]
+    levels = [np.array(cv2.minMaxLoc(plane)[:2], dtype=plane.dtype) for plane in planes]
     # A curve never falls: the ends of its values are those of the raw values'.
     ends = [curve(pair) for curve, pair in zip(curves, levels, strict=True)]
     low, high = float(min(end[0] for end in ends)), float(max(end[1] for end in ends))

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -469,18 +469,19 @@ def _control_moments(
 def _fallbacks(screen: Screen, preparation: Preparation) -> tuple[dict[str, list[str]], list[str]]:
     """For each plate the plates whose controls it is normalised by, and one sentence for each way of falling back."""
     settings = preparation.normalise
-    plates = screen.fields[[PLATE, *([WEEK] if WEEK in screen.fields else [])]].drop_duplicates(PLATE).set_index(PLATE)
-    counts = screen.controls.groupby(PLATE).size()
-    weeks = plates.get(WEEK)
+    first = screen.fields.drop_duplicates(PLATE)
+    plates = first[PLATE].tolist()
+    week_of = dict(zip(plates, first[WEEK], strict=True)) if WEEK in first else {}
+    counts = Counter(screen.controls[PLATE])
     sources: dict[str, list[str]] = {}
     fell: dict[str, list[str]] = {"week": [], "screen": []}
-    for plate in plates.index:
-        week = [] if weeks is None else list(plates.index[weeks == weeks[plate]])
-        steps = {"plate": [plate], "week": week, "screen": list(plates.index)}
+    for plate in plates:
+        week = [other for other in plates if week_of and week_of[other] == week_of[plate]]
+        steps = {"plate": [plate], "week": week, "screen": plates}
         if settings.by == "none":
             continue
         allowed = list(steps)[list(steps).index(settings.by) :]
-        enough = [s for s in allowed if counts.reindex(steps[s]).fillna(0).sum() >= settings.min_control_fields]
+        enough = [s for s in allowed if sum(counts[one] for one in steps[s]) >= settings.min_control_fields]
         step = enough[0] if enough else "screen"
         sources[plate] = steps[step]
         if step != settings.by:
