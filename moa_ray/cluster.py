@@ -1,17 +1,21 @@
-"""The Ray cluster: connecting to it, what each trial gets of it, and what its nodes share. Ray Tune is in `tuning`."""
+"""The Ray cluster: connecting to it, what its nodes prepare, what each trial gets of it, and what its nodes share.
+
+Ray Tune is in `tuning`.
+"""
 
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import logging
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +28,13 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from moa_ray.recipe import Recipe
+from moa_ray.screens import Screen
+from moa_ray.tiles import Crew, Threads, in_order
+
+_PATIENCE = 60  # seconds in which a node must say what it sees
+
+_Job = TypeVar("_Job")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ def connect(address: str | None) -> Iterator[None]:
     """Ray: the cluster at an address, or one of this machine alone that ends with the block."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONWARNINGS": "ignore"}
-    address = address or os.environ.get("RAY_ADDRESS") or "local"  # Ray sets the variable for submitted jobs
+    address = _address(address)
     local = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address, runtime_env={"env_vars": environment}, **quiet, **local)
@@ -50,6 +61,101 @@ def connect(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _address(given: str | None) -> str:
+    return given or os.environ.get("RAY_ADDRESS") or "local"  # Ray sets the variable for submitted jobs
+
+
+@contextlib.contextmanager
+def preparers(address: str | None, screen: Screen, warn: Callable[[str], None]) -> Iterator[Crew | None]:
+    """Who prepares a screen's tiles: the nodes of the cluster at an address; None where it is this machine alone.
+
+    warn : told in one sentence how many nodes do not see the screen's files
+    """
+    if _address(address) == "local":
+        yield None
+        return
+    with contextlib.ExitStack() as connection:
+        yield Nodes(lambda: connection.enter_context(connect(address)), screen, warn)
+
+
+class Nodes:
+    """A crew of Ray tasks, one for each core of the nodes that see a screen's files, spread over them.
+
+    Results come back through Ray's object store, and a lost node's jobs run again elsewhere. Where only the driver's
+    own node sees the files, its threads do the work.
+
+    join : connects to the cluster, once there is work: a store that is whole needs none
+    """
+
+    def __init__(self, join: Callable[[], object], screen: Screen, warn: Callable[[str], None]) -> None:
+        self._join, self._screen, self._warn = join, screen, warn
+
+    def map(self, work: Callable[[_Job], _Made], jobs: Iterable[_Job]) -> Generator[_Made | ValueError, None, None]:
+        """See `Crew`."""
+        cores = self._cores
+        if not set(cores) - {ray.get_runtime_context().get_node_id()}:
+            yield from Threads(os.cpu_count() or 1).map(work, jobs)
+            return
+        do = ray.remote(
+            num_cpus=1, scheduling_strategy="SPREAD", label_selector={"ray.io/node-id": f"in({','.join(cores)})"}
+        )(_do)
+        shared = ray.put(work)
+        yield from in_order((do.remote(shared, job) for job in jobs), _outcome, 2 * sum(cores.values()))
+
+    @functools.cached_property
+    def _cores(self) -> dict[str, int]:
+        """The nodes that see the screen's files, and their cores."""
+        self._join()
+        nodes = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]}
+        cores = {node: count for node, count in nodes.items() if count}
+        root = self._screen.root.resolve()
+        file = root / self._screen.fields[self._screen.path_columns[0]].iloc[0].partition("!")[0]
+        seeing = passing(cores, _sees, file, file.stat().st_size)
+        if len(seeing) < len(cores):
+            self._warn(
+                f"{len(cores) - len(seeing)} of {len(cores)} nodes do not see {root} and prepare no tiles; "
+                "put it where all of them see it"
+            )
+        return {node: cores[node] for node in seeing}
+
+
+def passing(nodes: Iterable[str], probe: Callable[..., bool], *given: object) -> list[str]:
+    """The nodes on which a probe is true; one that fails or does not answer is none of them."""
+    begun = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        begun[node] = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_do).remote(probe, *given)
+    answered, _ = ray.wait(list(begun.values()), num_returns=len(begun), timeout=_PATIENCE)
+    return [node for node, answer in begun.items() if answer in answered and _is_true(answer)]
+
+
+def _is_true(answer: Any) -> bool:
+    try:
+        return bool(ray.get(answer))
+    except ray.exceptions.RayError:
+        return False
+
+
+def _sees(file: Path, size: int) -> bool:
+    try:
+        return file.stat().st_size == size
+    except OSError:
+        return False
+
+
+def _do(work: Callable[..., _Made], *given: object) -> _Made:
+    return work(*given)
+
+
+def _outcome(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ValueError):
+            return error.cause
+        raise
 
 
 def slots(

@@ -123,9 +123,13 @@ def field_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
     )
     task = bar.add_task("", total=None, rate="")
     begun = time.monotonic()
+    before = read = 0
 
     def show(done: int, total: int) -> None:
-        rate = f"{done / max(time.monotonic() - begun, 1e-9):.0f} a second"
+        nonlocal before, read
+        read += done == before + 1  # what was finished before comes all at once
+        before = done
+        rate = f"{read / max(time.monotonic() - begun, 1e-9):.0f} a second"
         bar.update(task, total=total, completed=done, rate=rate)
         if not console.is_terminal and done and (done % math.ceil(total / 10) == 0 or done == total):
             console.print(f"preparing tiles: {done} of {total} fields, {rate}")

@@ -132,14 +132,17 @@ class Study:
         if errors:
             raise ValueError("\n".join([f"{self.screen.root}: the data cannot be swept:", *(f"  {e}" for e in errors)]))
 
-    def prepare(self, progress: Callable[[int, int], None]) -> TileStore:
-        """The screen's tiles, from the store where they are whole and up to date."""
+    def prepare(self, progress: Callable[[int, int], None], crew: tiles.Crew | None = None) -> TileStore:
+        """The screen's tiles, from the store where they are whole and up to date; else this machine's cores make them.
+
+        crew : other workers that make them
+        """
         return tiles.prepare(
             self.screen,
             self.sweep.images,
             self.sizes,
             self.sweep.tile_folder,
-            workers=os.cpu_count() or 1,
+            crew=crew or tiles.Threads(os.cpu_count() or 1),
             progress=progress,
         )
 

@@ -55,10 +55,14 @@ def _sweep(arguments: argparse.Namespace) -> int:
         print(study.describe())
         return command.DONE
     study.require_sound()
+
+    def warn(sentence: str) -> None:
+        console.print(f"warning: {sentence}", markup=False)
+
     for warning in study.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    with field_progress(console) as progress:
-        store = study.prepare(progress)
+        warn(warning)
+    with field_progress(console) as progress, cluster.preparers(arguments.address, study.screen, warn) as crew:
+        store = study.prepare(progress, crew)
     book = Ledger(sweep.out)
     book.open(sweep, study.record(store, _as_typed()))
     tracker = _tracker(book, sweep, console)

@@ -1,46 +1,99 @@
 """The tile store: a screen's fields as the network sees them, made once, read back memory-mapped.
 
-    FOLDER/<screen>-<fingerprint>/    fingerprint.json   everything that shaped the tiles; written last
-                                      tiles.parquet      plate, well, field, tile, row
-                                      tiles-<size>.npy   (n, size, size, 3) uint8
+    FOLDER/<screen>-<fingerprint>/    fingerprint.json      everything that shaped the tiles; written last
+                                      tiles.parquet         plate, well, field, tile, row
+                                      tiles-<size>.npy      (n, size, size, 3) uint8; grows plate by plate
                                       features-<digest>.npy, .json   of a frozen backbone, where they were asked for
-                                      parts/<plate>/     finished plates of a store that is being made
+                                      parts/<plate>.parquet the rows of a finished plate while the store is being made
 
 A store is known by the fingerprint of all that shaped it: when that changes a new store is made beside the old one.
 Labels do not shape tiles. Rows carry keys; nothing depends on their order.
+
+Each field is read once: for the moments of its plate where it is a control, for tiles where it has a label. No field is
+both: a control carries no label (`Screen.fields`).
 """
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
 import uuid
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote, unquote
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray.images import Curve, Moments, Preparation, field_tiles, resize_area
+from moa_ray.images import Curve, Moments, Preparation, field_tiles, resize_area, settle_process
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Screen, read_field
-from moa_ray.tables import FIELD_KEY, PLATE, TILE_KEY, WEEK, require_unique
+from moa_ray.tables import CONTROL, FIELD_KEY, LABEL, PLATE, TILE_KEY, WEEK, require_unique
 
-_VERSION = 1  # raise it when the same settings give other tiles than before
+_VERSION = 2  # raise it when the same settings give other tiles than before
 _SHOWN = 10
 
 _WHOSE = {"week": "their week's", "screen": "the whole screen's"}
 
+_Job = TypeVar("_Job")
 _Made = TypeVar("_Made")
+
+
+class Crew(Protocol):
+    """Workers that the fields of a screen are spread over."""
+
+    def map(self, work: Callable[[_Job], _Made], jobs: Iterable[_Job]) -> Generator[_Made | ValueError, None, None]:
+        """What becomes of each job, in the order of the jobs, never more in flight than keeps the workers busy.
+
+        A ValueError that the work raises comes in the place of what it would have made. Work and jobs can be pickled.
+        """
+
+
+class Threads:
+    """A crew of threads of this process; each holds one field at a time."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    def map(self, work: Callable[[_Job], _Made], jobs: Iterable[_Job]) -> Generator[_Made | ValueError, None, None]:
+        """See `Crew`."""
+        pool = ThreadPoolExecutor(self._workers)
+        try:
+            yield from in_order((pool.submit(work, job) for job in jobs), _outcome, 2 * self._workers)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_Begun = TypeVar("_Begun")
+
+
+def in_order(begun: Iterable[_Begun], outcome: Callable[[_Begun], _Made], at_most: int) -> Iterator[_Made]:
+    """The outcome of each thing that is begun, the first one first, with only so many begun and not yet waited for."""
+    waiting: deque[_Begun] = deque()
+    for one in begun:
+        waiting.append(one)
+        if len(waiting) == at_most:
+            yield outcome(waiting.popleft())
+    while waiting:
+        yield outcome(waiting.popleft())
+
+
+def _outcome(future: Future[_Made]) -> _Made | ValueError:
+    try:
+        return future.result()
+    except ValueError as error:
+        return error
 
 
 @dataclass(frozen=True)
@@ -72,12 +125,12 @@ def prepare(
     preparation: Preparation,
     sizes: Collection[int],
     folder: Path,
-    workers: int,
+    crew: Crew,
     progress: Callable[[int, int], None],
 ) -> TileStore:
     """The screen's tiles: opened where a whole store is there, else made, going on from the plates that are finished.
 
-    workers : threads; memory stays bounded by the fields that they hold
+    crew : who reads the fields; memory stays bounded by the one field that each worker holds, and the tiles in flight
     progress : called with the fields done and the fields in all, those of finished plates included
 
     Raises ValueError naming every field that cannot be read.
@@ -90,7 +143,7 @@ def prepare(
     if not whole.exists():
         with _alone(store):
             if not whole.exists():  # another process may have made it meanwhile
-                _make(screen, preparation, sizes, store, workers, progress)
+                _make(screen, preparation, sizes, store, crew, progress)
                 warnings = _fallbacks(screen, preparation)[1]
                 _write_json(whole, {"fingerprint": mark, "warnings": warnings, **facts})
     shutil.rmtree(store / "parts", ignore_errors=True)  # also those of a process killed before it came to this
@@ -170,30 +223,28 @@ def _make(
     preparation: Preparation,
     sizes: list[int],
     store: Path,
-    workers: int,
+    crew: Crew,
     progress: Callable[[int, int], None],
 ) -> None:
     require_unique(screen.fields, FIELD_KEY, "field table")
+    assert not (screen.fields[CONTROL] & screen.fields[LABEL].notna()).any(), "a control with a label is read twice"
     parts = store / "parts"
     parts.mkdir(parents=True, exist_ok=True)
-    total = len(_used_controls(screen, preparation)) + len(screen.labelled)
-    with _Crew(workers, total, progress) as crew:
-        controls = _control_moments(screen, preparation, parts, crew)
-        curves = _curves(screen, preparation, controls)
-        unreadable: list[str] = []
-        for plate, fields in screen.labelled.groupby(PLATE):
-            part = parts / quote(str(plate), safe=" ")
-            if part.exists():
-                crew.count(len(fields))
-                continue
-            recipe = _Recipe(screen, preparation, sizes, curves[str(plate)])
-            try:
-                _make_plate(recipe, fields, part, crew)
-            except _UnreadableError as error:
-                unreadable += error.reasons
-        if unreadable:
-            raise _UnreadableError(unreadable)
-    _assemble(parts, [quote(str(plate), safe=" ") for plate in sorted(screen.labelled[PLATE].unique())], sizes, store)
+    count = _Count(len(_used_controls(screen, preparation)) + len(screen.labelled), progress)
+    curves = _curves(screen, preparation, _control_moments(screen, preparation, parts, crew, count))
+    recipe = _Recipe(screen.root.resolve(), screen.channels, preparation, sizes)
+    unreadable: list[str] = []
+    with _Growing(store, sizes) as growing:
+        finished = screen.labelled[PLATE].isin(growing.plates)
+        count.add(int(finished.sum()))
+        fields = screen.labelled[~finished].sort_values(FIELD_KEY)
+        places = zip(fields[PLATE], fields[screen.path_columns].to_numpy().tolist(), strict=True)
+        with closing(crew.map(recipe, ((paths, curves[plate]) for plate, paths in places))) as results:
+            for plate, of_plate in fields.groupby(PLATE):
+                unreadable += growing.add_plate(str(plate), of_plate, count.counted(results))
+    if unreadable:
+        raise _UnreadableError(unreadable)
+    growing.end(screen.labelled[PLATE].unique())
 
 
 class _UnreadableError(ValueError):
@@ -202,74 +253,52 @@ class _UnreadableError(ValueError):
     def __init__(self, reasons: list[str]) -> None:
         shown = reasons[:_SHOWN] + ([f"... and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else [])
         super().__init__("\n  ".join([f"{len(reasons)} fields cannot be prepared:", *shown]))
-        self.reasons = reasons
 
 
-class _Crew:
-    """Threads that work through fields, and the count of those done."""
+class _Count:
+    """Reports how many fields are done, of how many."""
 
-    def __init__(self, workers: int, total: int, progress: Callable[[int, int], None]) -> None:
-        self._workers, self._done, self._total, self._progress = workers, 0, total, progress
-        self._pool = ThreadPoolExecutor(workers)
+    def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
+        self._done, self._total, self._progress = 0, total, progress
 
-    def count(self, fields: int = 1) -> None:
+    def add(self, fields: int = 1) -> None:
         """Report fields as done."""
         self._done += fields
-        self._progress(self._done, self._total)
+        if fields:
+            self._progress(self._done, self._total)
 
-    def map(self, work: Callable[[list[str]], _Made], rows: Iterable[list[str]]) -> Iterator[_Made | None]:
-        """Results in the order of the rows, never more in flight than keeps the threads busy.
+    def counted(self, results: Iterator[_Made]) -> Iterator[_Made]:
+        """The same results, each reported as a field that is done."""
+        for result in results:
+            self.add()
+            yield result
 
-        A row that cannot be read yields None; all of them are raised as one error after the last.
-        """
-        waiting: deque[Future[_Made]] = deque()
-        wrong: list[str] = []
 
-        def first() -> _Made | None:
-            made = waiting.popleft()
-            self.count()
-            try:
-                return made.result()
-            except ValueError as error:
-                wrong.append(str(error))
-                return None
-
-        for row in rows:
-            waiting.append(self._pool.submit(work, row))
-            if len(waiting) > self._workers:
-                yield first()
-        while waiting:
-            yield first()
-        if wrong:
-            raise _UnreadableError(wrong)
-
-    def __enter__(self) -> "_Crew":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+_Tiles = list[tuple[str, dict[int, NDArray[np.uint8]]]]
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How the fields of one plate become tiles."""
+    """How a field becomes tiles, by name and image size."""
 
-    screen: Screen
+    root: Path
+    channels: tuple[str | None, ...]
     preparation: Preparation
     sizes: list[int]
-    curves: list[Curve]
 
-    def __call__(self, locations: list[str]) -> list[tuple[str, dict[int, NDArray[np.uint8]]]]:
-        planes = read_field(self.screen.root, locations)
+    def __call__(self, job: tuple[list[str], list[Curve]]) -> _Tiles:
+        locations, curves = job
+        settle_process()
+        planes = read_field(self.root, locations)
         return [
             (name, {size: self._network_input(tile, size) for size in self.sizes})
-            for name, tile in field_tiles(planes, self.preparation, self.curves)
+            for name, tile in field_tiles(planes, self.preparation, curves)
         ]
 
     def _network_input(self, tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         """The tile resized, its channels at their places among the network's three, zeros elsewhere."""
         resized = resize_area(tile, size)
-        used = [index for index, channel in enumerate(self.screen.channels) if channel is not None]
+        used = [index for index, channel in enumerate(self.channels) if channel is not None]
         if used == [0, 1, 2]:
             return resized
         whole = np.zeros((size, size, 3), dtype=np.uint8)
@@ -277,45 +306,115 @@ class _Recipe:
         return whole
 
 
-def _make_plate(recipe: _Recipe, fields: pd.DataFrame, part: Path, crew: _Crew) -> None:
-    """The tiles of one plate, whole or not at all."""
-    writing = part.with_name(f".writing-{uuid.uuid4().hex}")
-    writing.mkdir()
-    keys: list[tuple[str, ...]] = []
-    fields = fields.sort_values(FIELD_KEY)
-    try:
-        with ExitStack() as files:
-            raw = {size: files.enter_context((writing / f"{size}.raw").open("wb")) for size in recipe.sizes}
-            results = crew.map(recipe, fields[recipe.screen.path_columns].to_numpy().tolist())
-            for key, tiles in zip(fields[FIELD_KEY].itertuples(index=False, name=None), results, strict=True):
-                for name, by_size in tiles or ():
-                    keys.append((*key, name))
-                    for size, tile in by_size.items():
-                        raw[size].write(tile.data)
-            for file in raw.values():
-                file.flush()
+class _Growing:
+    """The arrays of a store that is being made, a plate after the other; a plate is there whole or not at all."""
+
+    def __init__(self, store: Path, sizes: list[int]) -> None:
+        self._store, self._parts, self._sizes = store, store / "parts", sizes
+        self._tables = {unquote(path.stem): pd.read_parquet(path) for path in self._parts.glob("*.parquet")}
+        self._rows = sum(map(len, self._tables.values()))
+        self._sealed: Future[None] | None = None
+
+    def __enter__(self) -> "_Growing":
+        with ExitStack() as opened:
+            # A thread of its own waits for the disk, while the next plate is being made.
+            self._sealer = opened.enter_context(ThreadPoolExecutor(1))
+            self._files = {size: opened.enter_context(self._open(size)) for size in self._sizes}
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._sealer.shutdown()
+        self._opened.close()
+        if kind is None and self._sealed is not None:
+            self._sealed.result()
+
+    def _open(self, size: int) -> io.BufferedRandom:
+        path = self._store / f"tiles-{size}.npy"
+        path.touch()
+        file = path.open("r+b")
+        file.write(_header(size, 0))
+        self._cut(file, size)
+        return file
+
+    def _cut(self, file: io.BufferedRandom, size: int) -> None:
+        """Let a file end with the plates that are finished."""
+        file.truncate(file.seek(len(_header(size, 0)) + self._rows * 3 * size * size))
+
+    @property
+    def plates(self) -> list[str]:
+        """Those that are finished."""
+        return list(self._tables)
+
+    def add_plate(self, plate: str, fields: pd.DataFrame, results: Iterator[_Tiles | ValueError]) -> list[str]:
+        """Write the tiles of a plate's fields; the reasons why it cannot be finished, if any."""
+        keys: list[tuple[str, ...]] = []
+        wrong: list[str] = []
+        names = fields[FIELD_KEY].itertuples(index=False, name=None)
+        for key, made in zip(names, islice(results, len(fields)), strict=True):
+            if isinstance(made, ValueError):
+                wrong.append(str(made))
+                continue
+            for name, by_size in made:
+                keys.append((*key, name))
+                for size, tile in by_size.items():
+                    self._files[size].write(tile.data)
+        if wrong:
+            for size, file in self._files.items():
+                self._cut(file, size)
+            return wrong
+        for file in self._files.values():
+            file.flush()
+        table = pd.DataFrame(keys, columns=TILE_KEY, dtype="str")
+        self._tables[plate] = table.assign(row=np.arange(self._rows, self._rows + len(keys)))
+        self._rows += len(keys)
+        self._sealed = self._sealer.submit(self._seal, plate, self._sealed)
+        return []
+
+    def _seal(self, plate: str, before: Future[None] | None) -> None:
+        """What is known of a plate is written once its tiles are on the disk, and the plate before it is sealed."""
+        if before is not None:
+            before.result()
+        for file in self._files.values():
+            os.fsync(file.fileno())
+        _write_whole(self._parts / f"{quote(plate, safe=' ')}.parquet", self._tables[plate].to_parquet(index=False))
+
+    def end(self, plates: Iterable[str]) -> None:
+        """Write what makes the arrays readable, and the table of all rows."""
+        # In the order of the plates, also where one was unreadable the first time and came last.
+        tables = [self._tables[plate] for plate in sorted(plates)]
+        table = pd.concat(tables, ignore_index=True)
+        if table.empty:
+            raise ValueError("every tile is nearly empty: look at images.empty_above and images.empty_share")
+        for size in self._sizes:
+            path = self._store / f"tiles-{size}.npy"
+            with path.open("r+b") as file:
+                file.write(_header(size, len(table)))
                 os.fsync(file.fileno())
-        pd.DataFrame(keys, columns=TILE_KEY, dtype="str").to_parquet(writing / "keys.parquet", index=False)
-        writing.rename(part)
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
+            if not table["row"].is_monotonic_increasing:
+                _put_in_order(path, tables)
+        _write_whole(self._store / "tiles.parquet", table.assign(row=np.arange(len(table))).to_parquet(index=False))
 
 
-def _assemble(parts: Path, plates: list[str], sizes: list[int], store: Path) -> None:
-    """Put the plates under each other, a stretch at a time."""
-    keys = pd.concat([pd.read_parquet(parts / plate / "keys.parquet") for plate in plates], ignore_index=True)
-    if keys.empty:
-        raise ValueError("every tile is nearly empty: look at images.empty_above and images.empty_share")
-    for size in sizes:
-        writing = store / f".tiles-{size}.npy"
-        with writing.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(keys), size, size, 3)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for plate in plates:
-                with (parts / plate / f"{size}.raw").open("rb") as part:
-                    shutil.copyfileobj(part, file, length=1 << 22)
-        writing.replace(store / f"tiles-{size}.npy")
-    keys.assign(row=np.arange(len(keys))).to_parquet(store / "tiles.parquet", index=False)
+def _header(size: int, rows: int) -> bytes:
+    """Of an array file; NumPy leaves room in it, so that it has the same length for any number of rows."""
+    header = io.BytesIO()
+    plain = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size, 3)}
+    np.lib.format.write_array_header_1_0(header, plain)
+    return header.getvalue()
+
+
+def _put_in_order(path: Path, tables: list[pd.DataFrame]) -> None:
+    """Write an array file anew with its rows in the order of tables."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    writing = path.with_name(f".{path.name}")
+    with writing.open("wb") as file:
+        file.write(_header(array.shape[1], len(array)))
+        for rows in (table["row"] for table in tables if len(table)):
+            file.write(array[rows.iloc[0] : rows.iloc[-1] + 1].data)
+        file.flush()
+        os.fsync(file.fileno())
+    writing.replace(path)
 
 
 # Controls -------------------------------------------------------------------------------------------------------------
@@ -325,52 +424,66 @@ def _used_controls(screen: Screen, preparation: Preparation) -> pd.DataFrame:
     return screen.controls if preparation.normalise.by != "none" else screen.controls.iloc[:0]
 
 
-def _control_moments(screen: Screen, preparation: Preparation, parts: Path, crew: _Crew) -> dict[str, Moments]:
+@dataclass(frozen=True)
+class _Measure:
+    """How a control field becomes moments."""
+
+    root: Path
+    curve: Curve
+
+    def __call__(self, locations: list[str]) -> Moments:
+        settle_process()
+        return Moments.of(read_field(self.root, locations), self.curve)
+
+
+def _control_moments(
+    screen: Screen, preparation: Preparation, parts: Path, crew: Crew, count: _Count
+) -> dict[str, Moments]:
     """Moments of each plate's control fields, in one streaming pass; finished plates are read back."""
-
-    def work(locations: list[str]) -> Moments:
-        return Moments.of(read_field(screen.root, locations), Curve(preparation.anscombe))
-
-    moments: dict[str, Moments] = {}
+    controls = _used_controls(screen, preparation)
+    files = {str(plate): parts / f"{quote(str(plate), safe=' ')}.controls.json" for plate in controls[PLATE].unique()}
+    known = {plate: json.loads(path.read_text(encoding="utf-8")) for plate, path in files.items() if path.exists()}
+    finished = controls[PLATE].isin(list(known))
+    count.add(int(finished.sum()))
+    # In the order of the keys, so that rounding does not depend on the order of the table.
+    fields = controls[~finished].sort_values(FIELD_KEY)
+    work = _Measure(screen.root.resolve(), Curve(preparation.anscombe))
     unreadable: list[str] = []
-    for plate, fields in _used_controls(screen, preparation).groupby(PLATE):
-        part = parts / f"{quote(str(plate), safe=' ')}.controls.json"
-        if part.exists():
-            plain = json.loads(part.read_text(encoding="utf-8"))
-            crew.count(len(fields))
-        else:
-            total = Moments.zero(len(screen.path_columns))
-            # In the order of the keys, so that rounding does not depend on the order of the table.
-            rows = fields.sort_values(FIELD_KEY)[screen.path_columns].to_numpy().tolist()
-            try:
-                for one in crew.map(work, rows):
-                    total += one or Moments.zero(len(screen.path_columns))
-            except _UnreadableError as error:
-                unreadable += error.reasons
-                continue
-            plain = {"count": total.count, "mean": total.mean.tolist(), "m2": total.m2.tolist()}
-            _write_json(part, plain)
-        moments[str(plate)] = Moments(plain["count"], np.array(plain["mean"]), np.array(plain["m2"]))
+    with closing(crew.map(work, fields[screen.path_columns].to_numpy().tolist())) as results:
+        for plate, of_plate in fields.groupby(PLATE):
+            total, wrong = Moments.zero(len(screen.path_columns)), []
+            for one in count.counted(islice(results, len(of_plate))):
+                if isinstance(one, ValueError):
+                    wrong.append(str(one))
+                else:
+                    total += one
+            unreadable += wrong
+            if not wrong:
+                known[plate] = {"count": total.count, "mean": total.mean.tolist(), "m2": total.m2.tolist()}
+                _write_json(files[plate], known[plate])
     if unreadable:
         raise _UnreadableError(unreadable)
-    return moments
+    return {
+        plate: Moments(plain["count"], np.array(plain["mean"]), np.array(plain["m2"])) for plate, plain in known.items()
+    }
 
 
 def _fallbacks(screen: Screen, preparation: Preparation) -> tuple[dict[str, list[str]], list[str]]:
     """For each plate the plates whose controls it is normalised by, and one sentence for each way of falling back."""
     settings = preparation.normalise
-    plates = screen.fields[[PLATE, *([WEEK] if WEEK in screen.fields else [])]].drop_duplicates(PLATE).set_index(PLATE)
-    counts = screen.controls.groupby(PLATE).size()
-    weeks = plates.get(WEEK)
+    first = screen.fields.drop_duplicates(PLATE)
+    plates = first[PLATE].tolist()
+    week_of = dict(zip(plates, first[WEEK], strict=True)) if WEEK in first else {}
+    counts = Counter(screen.controls[PLATE])
     sources: dict[str, list[str]] = {}
     fell: dict[str, list[str]] = {"week": [], "screen": []}
-    for plate in plates.index:
-        week = [] if weeks is None else list(plates.index[weeks == weeks[plate]])
-        steps = {"plate": [plate], "week": week, "screen": list(plates.index)}
+    for plate in plates:
+        week = [other for other in plates if week_of and week_of[other] == week_of[plate]]
+        steps = {"plate": [plate], "week": week, "screen": plates}
         if settings.by == "none":
             continue
         allowed = list(steps)[list(steps).index(settings.by) :]
-        enough = [s for s in allowed if counts.reindex(steps[s]).fillna(0).sum() >= settings.min_control_fields]
+        enough = [s for s in allowed if sum(counts[one] for one in steps[s]) >= settings.min_control_fields]
         step = enough[0] if enough else "screen"
         sources[plate] = steps[step]
         if step != settings.by:
@@ -413,8 +526,15 @@ def _curves(screen: Screen, preparation: Preparation, moments: Mapping[str, Mome
 
 
 def _write_json(path: Path, plain: Mapping[str, Any]) -> None:
+    _write_whole(path, json.dumps(plain, indent=1).encode())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
     writing = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    writing.write_text(json.dumps(plain, indent=1), encoding="utf-8")
+    with writing.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     writing.replace(path)
 
 

@@ -1,9 +1,13 @@
 """Images: what is read, what is refused, and the paper's recipe against slow obvious loops."""
 
 import io
+import subprocess
+import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -202,6 +206,59 @@ def test_resizing_averages_areas_and_keeps_the_channel_axis(channels: int) -> No
     resized = resize_area(tile, 4)
     assert resized.shape == (4, 4, channels)
     np.testing.assert_allclose(resized, slow, atol=0.51)
+
+
+def _slow_shares(length: int, size: int) -> np.ndarray:
+    """The share of each pixel in the mean of each of `size` stretches, in exact fractions."""
+    step = Fraction(length, size)
+    return np.array(
+        [
+            [float(max(min((i + 1) * step, p + 1) - max(i * step, Fraction(p)), 0) / step) for p in range(length)]
+            for i in range(size)
+        ]
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(5, 400), st.integers(5, 400), st.integers(1, 5), st.integers(1, 3), st.booleans())
+def test_resizing_to_any_size_averages_areas(height: int, width: int, size: int, channels: int, laid_out: bool) -> None:
+    tile = np.random.default_rng(height).integers(0, 256, (height, channels, width)).astype(np.uint8).swapaxes(1, 2)
+    exact = np.einsum(
+        "yh,xw,hwc->yxc", _slow_shares(height, size), _slow_shares(width, size), tile.astype(float), optimize=True
+    )
+    resized = resize_area(tile if laid_out else np.ascontiguousarray(tile), size)
+    assert (resized.dtype, resized.shape) == (np.uint8, (size, size, channels))
+    assert resized.flags.c_contiguous
+    np.testing.assert_allclose(resized, exact, atol=0.501)
+
+
+@pytest.mark.parametrize("size", [64, 96, 160, 224, 299])
+def test_tiles_of_the_paper_are_resized_as_opencv_does(size: int) -> None:
+    tile = np.random.default_rng(size).integers(0, 256, (512, 640, 3)).astype(np.uint8)
+    theirs = cv2.resize(tile, (size, size), interpolation=cv2.INTER_AREA)
+    differ = resize_area(tile, size) != theirs
+    np.testing.assert_allclose(resize_area(tile, size), theirs, atol=1)
+    assert differ.mean() < 0.02  # by the rounding of halves
+
+
+def test_a_tile_smaller_than_the_network_wants_is_enlarged() -> None:
+    tile = np.repeat(np.arange(0, 200, 50, dtype=np.uint8), 12).reshape(4, 4, 3)
+    enlarged = resize_area(tile, 8)
+    assert enlarged.shape == (8, 8, 3)
+    assert (enlarged.min(), enlarged.max()) == (0, 150)
+
+
+def test_a_process_that_is_settled_makes_the_same_tiles() -> None:
+    planes = [np.random.default_rng(c).poisson(300, (64, 80)).astype(np.uint16) for c in range(3)]
+    code = (
+        "import sys, numpy as np; from moa_ray.images import *; settle_process();"
+        "planes = [np.random.default_rng(c).poisson(300, (64, 80)).astype(np.uint16) for c in range(3)];"
+        "tiles = dict(field_tiles(planes, Preparation(), [Curve(True)] * 3));"
+        "sys.stdout.buffer.write(b''.join(resize_area(tile, 16).tobytes() for tile in tiles.values()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    tiles = dict(field_tiles(planes, Preparation(), [Curve(True)] * 3))
+    assert done.stdout == b"".join(resize_area(tile, 16).tobytes() for tile in tiles.values())
 
 
 def test_field_becomes_named_tiles_without_the_empty_one() -> None:

@@ -2,6 +2,7 @@
 
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from moa_ray.ledger import Result, Status
@@ -77,6 +78,16 @@ def test_taking_features_says_four_lines_a_set() -> None:
         "taking features of VGG16, 96 px: 50 of 100",
     ]
     assert len(lines) == 8
+
+
+def test_fields_that_were_finished_before_do_not_count_in_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))  # a second each time that it is looked at
+    monkeypatch.setattr("moa_ray.progress.time.monotonic", lambda: next(clock))
+    out = StringIO()
+    with field_progress(Console(file=out, width=200)) as progress:
+        for done in (90, *range(91, 101)):
+            progress(done, 100)
+    assert out.getvalue().splitlines()[-1] == "preparing tiles: 100 of 100 fields, 1 a second"
 
 
 def test_durations_read_like_a_clock() -> None:

@@ -1,13 +1,15 @@
 """Screens: locations, and the checks that find every problem of the data at once."""
 
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from moa_ray.screens import (
     Problem,
@@ -53,6 +55,34 @@ def test_plain_file_and_zip_member_hold_the_same_field(tmp_path: Path) -> None:
     plain, member = read_field(tmp_path, ["p/a.tif", "z.zip!p/a.tif"])
     assert plain.shape == (3, 4)
     np.testing.assert_array_equal(plain, member)
+
+
+def test_threads_that_read_one_archive_do_not_share_its_handle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive(tmp_path / "z.zip", **{"a.tif": tiff(tmp_path / "a.tif")})
+    read, together, handles = zipfile.ZipFile.read, threading.Barrier(2), []
+
+    def reading(self: zipfile.ZipFile, name: str) -> bytes:
+        handles.append(self)
+        together.wait(timeout=60)  # breaks unless two read at once
+        return read(self, name)
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", reading)
+    with ThreadPoolExecutor(2) as pool:
+        fields = list(pool.map(lambda _: read_field(tmp_path, ["z.zip!a.tif"]), range(2)))
+    np.testing.assert_array_equal(*fields)
+    assert len({id(handle) for handle in handles}) == 2
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_member_that_is_damaged_is_named(tmp_path: Path, compression: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 9, (60, 60)).astype(np.uint16)
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", compression) as file:
+        file.write(tiff(tmp_path / "a.tif", pixels), "a.tif")
+    content = bytearray((tmp_path / "z.zip").read_bytes())
+    content[500:900] = bytes(400)
+    (tmp_path / "z.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^z\.zip!a\.tif: "):
+        read_field(tmp_path, ["z.zip!a.tif"])
 
 
 def test_channels_of_different_shape_are_named(tmp_path: Path) -> None:
@@ -113,6 +143,13 @@ def test_every_kind_of_bad_file_is_reported_in_one_go(tmp_path: Path) -> None:
     assert "corrupt.tif" in found[1]
     assert "small.tif (2, 2)" in found[2]
     assert "byte.tif uint8" in found[3]
+
+
+def test_files_are_checked_by_their_headers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive(tmp_path / "z.zip", **{"a.tif": tiff(tmp_path / "a.tif")})
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, name: pytest.fail("a member was unpacked whole"))
+    assert check_files(tmp_path, ["a.tif", "z.zip!a.tif"]) == []
 
 
 def test_zip_that_is_broken_makes_its_members_missing(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from PIL import Image
 
 from moa_ray import tiles
 from moa_ray.images import Normalise, Preparation
-from moa_ray.screens import Screen, bbbc021
+from moa_ray.screens import Screen, bbbc021, table
 from moa_ray.screens.synthetic import Painting, paint
-from moa_ray.tables import CONTROL, FIELD_KEY, LABEL, PLATE, TILE_KEY, WEEK, WELL
-from moa_ray.tiles import TileStore, expected_bytes, fingerprint, prepare
+from moa_ray.tables import COMPOUND, CONTROL, FIELD, FIELD_KEY, LABEL, PLATE, TILE_KEY, WEEK, WELL
+from moa_ray.tiles import Threads, TileStore, expected_bytes, fingerprint, prepare
 
 PAINTING = Painting(labels=2, compounds=2, concentrations=1, replicates=2, fields=2, height=64, width=80, cells=5)
 PLATES = 4  # two weeks of two plates, each with 4 control fields and 4 labelled ones
@@ -53,7 +53,7 @@ def _quiet(done: int, total: int) -> None:
 
 
 def _prepare(screen: Screen, folder: Path, preparation: Preparation | None = None, size: int = 32) -> TileStore:
-    return prepare(screen, preparation or Preparation(), [size], folder, 2, _quiet)
+    return prepare(screen, preparation or Preparation(), [size], folder, Threads(2), _quiet)
 
 
 def _by_key(store: TileStore, size: int = 32) -> Tiles:
@@ -173,8 +173,8 @@ def test_shuffled_fields_give_the_same_tiles_by_key(screen: Screen, tmp_path: Pa
 
 
 def test_the_number_of_workers_does_not_change_a_tile(screen: Screen, tmp_path: Path) -> None:
-    one = prepare(screen, Preparation(), [32], tmp_path / "one", 1, _quiet)
-    assert _same(_by_key(one), _by_key(prepare(screen, Preparation(), [32], tmp_path / "many", 5, _quiet)))
+    one = prepare(screen, Preparation(), [32], tmp_path / "one", Threads(1), _quiet)
+    assert _same(_by_key(one), _by_key(prepare(screen, Preparation(), [32], tmp_path / "many", Threads(5), _quiet)))
 
 
 def test_only_labelled_fields_become_tiles_each_with_a_row_of_its_own(screen: Screen, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_channel_that_is_none_is_a_plane_of_zeros_after_the_8_bit_map(screen: 
 
 
 def test_all_sizes_come_of_one_reading_of_each_field(screen: Screen, tmp_path: Path, reads: Counter[str]) -> None:
-    both = prepare(screen, Preparation(), [32, 16, 32], tmp_path / "both", 2, _quiet)
+    both = prepare(screen, Preparation(), [32, 16, 32], tmp_path / "both", Threads(2), _quiet)
     assert both.sizes == (16, 32)
     assert len(reads) == len(screen.fields)
     assert set(reads.values()) == {1}
@@ -205,9 +205,23 @@ def test_all_sizes_come_of_one_reading_of_each_field(screen: Screen, tmp_path: P
         assert _same(_by_key(both, size), _by_key(_prepare(screen, tmp_path / "alone", size=size), size))
 
 
+def test_a_control_that_carries_a_label_in_its_table_is_read_once_and_makes_no_tiles(
+    screen: Screen, tmp_path: Path, reads: Counter[str]
+) -> None:
+    rows = screen.fields.assign(**{LABEL: screen.fields[LABEL].fillna("untreated")})
+    rows.to_csv(screen.root / "fields.csv", index=False)
+    columns = {name: name for name in (PLATE, WELL, FIELD, COMPOUND, LABEL)}
+    images = {channel: f"Path_{channel}" for channel in ("Actin", "Tubulin", "DAPI")}
+    labelled = table.open_screen(screen.root, "fields.csv", columns, images, "DMSO", None)
+    store = _prepare(labelled, tmp_path / "table")
+    assert len(reads) == len(screen.fields)
+    assert set(reads.values()) == {1}
+    assert _same(_by_key(store), _by_key(_prepare(screen, tmp_path / "plain")))
+
+
 def test_the_arrays_are_mapped_read_only_and_take_what_was_expected(screen: Screen, tmp_path: Path) -> None:
     everything = Preparation(empty_share=0, empty_above=0)
-    store = prepare(screen, everything, [16, 32], tmp_path, 2, _quiet)
+    store = prepare(screen, everything, [16, 32], tmp_path, Threads(2), _quiet)
     arrays = [store.array(size) for size in store.sizes]
     assert all(isinstance(array, np.memmap) and not array.flags.writeable for array in arrays)
     assert [array.shape[1:] for array in arrays] == [(16, 16, 3), (32, 32, 3)]
@@ -217,10 +231,10 @@ def test_the_arrays_are_mapped_read_only_and_take_what_was_expected(screen: Scre
 def test_a_zip_archive_gives_the_tiles_of_its_folders(screen: Screen, tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     packed.mkdir()
-    for table in screen.root.glob("*.csv"):
-        (packed / table.name).write_bytes(table.read_bytes())
+    for tables in screen.root.glob("*.csv"):
+        (packed / tables.name).write_bytes(tables.read_bytes())
     for plate in screen.root.glob("Week*/*"):
-        with zipfile.ZipFile(packed / f"{plate.name}.zip", "w") as archive:
+        with zipfile.ZipFile(packed / f"{plate.name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for file in plate.iterdir():
                 archive.write(file, f"{plate.name}/{file.name}")
     zipped = bbbc021.open_screen(packed)
@@ -235,18 +249,48 @@ def test_a_zip_archive_gives_the_tiles_of_its_folders(screen: Screen, tmp_path: 
 # Streaming, interrupted, started again --------------------------------------------------------------------------------
 
 
-def test_no_more_fields_are_in_flight_than_keep_the_workers_busy(
-    screen: Screen, tmp_path: Path, reads: Counter[str]
-) -> None:
-    ahead = []
-    prepare(screen, Preparation(), [32], tmp_path, 2, lambda done, total: ahead.append(sum(reads.values()) - done))
-    assert len(ahead) == len(screen.fields)
-    assert max(ahead) <= 2  # read and not yet counted: what the two workers hold
+def test_each_thread_holds_one_job_and_few_results_wait_to_be_taken() -> None:
+    lock, together = threading.Lock(), threading.Barrier(3)
+    held: list[int] = [0]
+    drawn: list[int] = []
+
+    def work(job: int) -> int:
+        with lock:
+            held.append(held[-1] + 1)
+        together.wait(timeout=60)  # breaks unless three run at once
+        with lock:
+            held.append(held[-1] - 1)
+        return job
+
+    def jobs() -> Iterator[int]:
+        for job in range(30):
+            drawn.append(job)
+            yield job
+
+    taken = []
+    for result in Threads(3).map(work, jobs()):
+        assert len(drawn) - len(taken) <= 6
+        taken.append(result)
+    assert taken == list(range(30))
+    assert max(held) == 3
+
+
+def test_a_value_error_takes_the_place_of_its_result_and_any_other_ends_the_work() -> None:
+    def work(job: str) -> str:
+        if job == "unreadable":
+            raise ValueError(job)
+        return job.upper()
+
+    made = list(Threads(2).map(work, ["a", "unreadable", "b"]))
+    assert [str(one) for one in made] == ["A", "unreadable", "B"]
+    assert isinstance(made[1], ValueError)
+    with pytest.raises(ZeroDivisionError):
+        list(Threads(2).map(lambda job: 1 // job, [1, 0, 1]))
 
 
 def test_progress_counts_controls_and_fields_up_to_their_number(screen: Screen, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    prepare(screen, Preparation(), [32], tmp_path, 2, lambda done, total: seen.append((done, total)))
+    prepare(screen, Preparation(), [32], tmp_path, Threads(2), lambda done, total: seen.append((done, total)))
     assert seen == [(done, len(screen.fields)) for done in range(1, len(screen.fields) + 1)]
 
 
@@ -266,7 +310,7 @@ def test_an_interrupted_store_goes_on_from_its_finished_plates(
     """16 control fields on 4 plates come first, then 16 labelled ones on 4 plates: 4 fields make a finished plate."""
     undisturbed = _by_key(_prepare(screen, tmp_path / "undisturbed"))
     with pytest.raises(KeyboardInterrupt):
-        prepare(screen, Preparation(), [32], tmp_path / "store", 2, _stopping_after(done))
+        prepare(screen, Preparation(), [32], tmp_path / "store", Threads(2), _stopping_after(done))
     assert not list((tmp_path / "store").rglob("fingerprint.json"))
     reads.clear()
     store = _prepare(screen, tmp_path / "store")
@@ -476,5 +520,9 @@ def test_a_screen_mended_after_an_error_is_prepared_without_reading_other_plates
     with pytest.raises(ValueError, match="hiccups"):
         _prepare(screen, tmp_path)
     assert len(seen) == len(screen.fields)
-    _prepare(screen, tmp_path)
+    mended = _prepare(screen, tmp_path)
     assert len(seen) == len(screen.fields) + 4
+    # What was made last is not at the end: the store is the one that an undisturbed run makes.
+    undisturbed = _prepare(screen, tmp_path / "undisturbed")
+    pd.testing.assert_frame_equal(mended.table, undisturbed.table)
+    assert mended.file(32).read_bytes() == undisturbed.file(32).read_bytes()

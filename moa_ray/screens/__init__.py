@@ -4,8 +4,11 @@ A screen's image is found by its *location*: a path relative to the screen's roo
 inside a zip archive, which is read in place.
 """
 
+import io
 import os
+import threading
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +26,9 @@ from moa_ray.images import image_header, read_image
 from moa_ray.tables import COMPOUND, CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT, path_column
 
 _EXAMPLES = 3  # how many examples a message names
+
+# What reading an image raises: a locked member of an archive is a RuntimeError.
+_UNREADABLE = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,23 @@ def open_image(root: Path, location: str) -> AbstractContextManager[IO[bytes]]:
 
     Raises ValueError where the location leaves the root, OSError or KeyError where there is no such file.
     """
+    path, member = _place(root, location)
+    return _archive(path).open(member) if member else path.open("rb")
+
+
+def _open_whole(root: Path, location: str) -> AbstractContextManager[IO[bytes]]:
+    """The same, to be read from beginning to end: a member is unpacked at once, beside what other threads unpack."""
+    path, member = _place(root, location)
+    return io.BytesIO(_own.archive(path).read(member)) if member else path.open("rb")
+
+
+def _place(root: Path, location: str) -> tuple[Path, str]:
+    """A location's file, and its member where that is an archive."""
     archive, _, member = location.partition("!")
     path = _inside(root, archive)
     if _leaves(member):
         raise ValueError(f"{location}: leads out of the archive")
-    return _archive(path).open(member) if member else path.open("rb")
+    return path, member
 
 
 def read_field(root: Path, locations: Sequence[str]) -> list[NDArray[Any]]:
@@ -93,9 +111,9 @@ def read_field(root: Path, locations: Sequence[str]) -> list[NDArray[Any]]:
     planes: list[NDArray[Any]] = []
     for location in locations:
         try:
-            with open_image(root, location) as file:
+            with _open_whole(root, location) as file:
                 planes.append(read_image(file))
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        except _UNREADABLE as error:
             raise ValueError(f"{location}: {_reason(error)}") from None
         if planes[-1].shape != planes[0].shape:
             raise ValueError(f"{location}: shape {planes[-1].shape} differs from {planes[0].shape} of {locations[0]}")
@@ -125,8 +143,18 @@ def _leaves(path: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _archive(path: Path) -> zipfile.ZipFile:
-    """One open archive a process: its directory is read once, and members may be read from several threads."""
+    """One open archive a process: its directory is read once. Threads that read its members wait for each other."""
     return zipfile.ZipFile(path)
+
+
+class _Own(threading.local):
+    """Open archives of one thread; fields come plate by plate, so that few are in use at a time."""
+
+    def __init__(self) -> None:
+        self.archive = lru_cache(maxsize=4)(zipfile.ZipFile)
+
+
+_own = _Own()
 
 
 def _reason(error: Exception) -> str:
@@ -284,7 +312,7 @@ def _header(root: Path, location: str) -> tuple[tuple[int, int], str] | str:
     try:
         with open_image(root, location) as file:
             return image_header(file)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except _UNREADABLE as error:
         return _reason(error)
 
 
