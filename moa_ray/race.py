@@ -15,9 +15,9 @@ runs everything and stops nothing. `Race` gives a candidate more folds only whil
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -143,9 +143,12 @@ Loss = Callable[[Result], float]
 Propose = Callable[[Sequence[Standing]], Proposal | None]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Runner:
-    """A candidate in the race."""
+    """A candidate in the race.
+
+    means : by a number of folds, over so many first search folds; a candidate is ranked again with each trial's end
+    """
 
     proposal: Proposal
     rung: int = 0
@@ -153,9 +156,16 @@ class _Runner:
     ended: dict[str, Status] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
     out: str = ""
+    means: dict[int, float] = field(default_factory=dict)
 
     def over(self, folds: Sequence[str]) -> NDArray[np.float64]:
         return np.array([self.losses[fold] for fold in folds])
+
+    def mean(self, folds: Sequence[str]) -> float | None:
+        """Over the first search folds; None while one of them is not finished."""
+        if len(folds) not in self.means and all(fold in self.losses for fold in folds):
+            self.means[len(folds)] = float(self.over(folds).mean())
+        return self.means.get(len(folds))
 
 
 class Race:
@@ -259,14 +269,13 @@ class Race:
     @property
     def standings(self) -> list[Standing]:
         """Every candidate, in the order of their proposal."""
-        return [self._standing(runner) for runner in self._runners.values()]
+        places = cache(lambda rung: {runner: number + 1 for number, runner in enumerate(self._ranked(rung))})
+        return [self._standing(runner, places) for runner in self._runners.values()]
 
     @property
     def ranking(self) -> list[str]:
         """The candidates that finished all search folds, best first."""
-        complete = [runner for runner in self._runners.values() if self._is_complete(runner)]
-        complete.sort(key=lambda runner: (runner.over(self._search).mean(), runner.proposal.number))
-        return [runner.proposal.recipe.candidate for runner in complete]
+        return [runner.proposal.recipe.candidate for runner in self._by_mean(self._search)]
 
     # The rule ---------------------------------------------------------------------------------------------------------
 
@@ -298,9 +307,11 @@ class Race:
 
     def _ranked(self, rung: int) -> list[_Runner]:
         """Those that did the folds of a rung, best first by the mean over these folds."""
-        folds = self._search[: self._rungs[rung]]
-        reached = [runner for runner in self._runners.values() if all(fold in runner.losses for fold in folds)]
-        return sorted(reached, key=lambda runner: (runner.over(folds).mean(), runner.proposal.number))
+        return self._by_mean(self._search[: self._rungs[rung]])
+
+    def _by_mean(self, folds: Sequence[str]) -> list[_Runner]:
+        means = ((runner.mean(folds), runner.proposal.number, runner) for runner in self._runners.values())
+        return [runner for *_, runner in sorted(one for one in means if one[0] is not None)]
 
     def _may_enter(self) -> bool:
         return not self._exhausted and len(self._runners) < self._settings.candidates
@@ -352,11 +363,11 @@ class Race:
             runner.out = runner.out or f"{kind} on {result.fold}, after {result.epochs} epochs"
 
     def _is_complete(self, runner: _Runner) -> bool:
-        return all(fold in runner.losses for fold in self._search)
+        return runner.mean(self._search) is not None
 
-    def _standing(self, runner: _Runner) -> Standing:
+    def _standing(self, runner: _Runner, places: Callable[[int], Mapping[_Runner, int]]) -> Standing:
         losses = tuple(runner.losses[fold] for fold in self._search if fold in runner.losses)
-        return Standing(runner.proposal, self._state(runner), losses, runner.out or self._place(runner))
+        return Standing(runner.proposal, self._state(runner), losses, runner.out or self._place(runner, places))
 
     def _state(self, runner: _Runner) -> State:
         if self._is_complete(runner):
@@ -368,12 +379,12 @@ class Race:
             return "running"
         return "stopped" if self._over else "waiting"
 
-    def _place(self, runner: _Runner) -> str:
+    def _place(self, runner: _Runner, places: Callable[[int], Mapping[_Runner, int]]) -> str:
         """Why a candidate that waits was not let on."""
         if self._is_complete(runner) or self._next_fold(runner) is not None or runner.running:
             return ""
-        ranked = self._ranked(runner.rung)
-        return f"number {ranked.index(runner) + 1} of {len(ranked)} on the first {self._rungs[runner.rung]} folds"
+        ranked = places(runner.rung)
+        return f"number {ranked[runner]} of {len(ranked)} on the first {self._rungs[runner.rung]} folds"
 
 
 def _turn(runner: _Runner, warm: Signature | None) -> tuple[bool, int, int]:

@@ -35,8 +35,9 @@ from moa_ray.recipe import Recipe
 from moa_ray.sweep import Leader, Recorder
 from moa_ray.tracking import Tracker
 from moa_ray.worker import EPOCH, OUTCOME
-from tests.benchmarks import made
-from tests.benchmarks.results import Row, write
+
+from . import made
+from .results import Row, write
 
 FOLDS = 100
 

@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks import made
-from tests.benchmarks.results import Row, write
+from . import made
+from .results import Row, write
 
 FOLDS, REPLICATES, TILES, EPOCHS = 100, 2, 4, 3
 SECONDS, GIGABYTES = 60, 4
