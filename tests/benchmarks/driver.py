@@ -54,7 +54,7 @@ class Idle(tuning.FoldTrainable):
 class IdleWorker:
     """Returns what a worker returns."""
 
-    def start(self, recipe: Recipe, fold: str) -> None:
+    def start(self, recipe: Recipe, fold: str, whole: bool = False) -> None:
         """Take the next trial."""
         self._recipe, self._fold, self._epoch = recipe, fold, 0
 
