@@ -80,7 +80,11 @@ def test_each_big_dependency_has_its_own_files(repo: Path) -> None:
 
 @pytest.mark.parametrize(
     ("module", "absent"),
-    [("moa_ray.training", ["ray", "optuna", "mlflow"]), ("moa_ray.spec", ["keras", "tensorflow", "ray", "mlflow"])],
+    [
+        ("moa_ray.training", ["ray", "optuna", "mlflow"]),
+        ("moa_ray.spec", ["keras", "tensorflow", "ray", "mlflow"]),
+        ("moa_ray.tracking", ["mlflow"]),
+    ],
 )
 def test_importing_a_module_does_not_load(module: str, absent: list[str]) -> None:
     code = f"import sys, {module}; print([name for name in {absent!r} if name in sys.modules])"
