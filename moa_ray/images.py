@@ -106,13 +106,14 @@ def read_image(source: IO[bytes]) -> Array:
 def _read_any(source: IO[bytes]) -> Array:
     with _opened(source) as image:
         try:
-            if image.mode == "P":
-                image = _grey(image)
-            elif image.mode == "1":
-                image = image.convert("L")  # 0 and 255, as the header says: uint8
-            return np.asarray(image)
-        except (OSError, SyntaxError) as error:
+            image.load()
+        except Exception as error:  # Pillow raises whatever it stumbles over in a damaged file
             raise ValueError(f"unreadable: {error}") from None
+        if image.mode == "P":
+            image = _grey(image)
+        elif image.mode == "1":
+            image = image.convert("L")  # 0 and 255, as the header says: uint8
+        return np.asarray(image)
 
 
 def _read_plain_tiff(source: IO[bytes]) -> Array | None:
@@ -174,7 +175,7 @@ def _opened(source: IO[bytes]) -> Image.Image:
         image = Image.open(source)
     except UnidentifiedImageError:
         raise ValueError("unreadable: no image format that is known") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises whatever it stumbles over in a damaged file
         raise ValueError(f"unreadable: {error}") from None
     if image.mode not in _DTYPES:
         raise ValueError(f"holds several channels (mode {image.mode}); give one file a channel")
