@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from moa_ray.images import (
     Curve,
@@ -64,6 +66,70 @@ def test_tiff_on_disk_is_read_as_it_was_written(
         read = read_image(file)
     np.testing.assert_array_equal(read, native)
     assert read.dtype == native.dtype
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"bigtiff": True},
+        {"rowsperstrip": 7},
+        {"tile": (16, 16)},
+        {"compression": "zlib"},
+        {"compression": "zlib", "predictor": True},
+        {"photometric": "minisblack", "metadata": None, "description": "a microscope", "resolution": (3, 3)},
+        {"photometric": "miniswhite"},
+    ],
+    ids=str,
+)
+def test_tiff_of_another_program_is_read_as_pillow_reads_it(tmp_path: Path, dtype: str, options: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 120, (40, 32)).astype(dtype)
+    path = tmp_path / "a.tif"
+    if dtype == "float32":
+        options = {key: value for key, value in options.items() if key != "predictor"}
+    tifffile.imwrite(path, pixels, **options)
+    try:
+        with Image.open(path) as image:
+            expected = np.asarray(image)
+    except UnidentifiedImageError:
+        with path.open("rb") as file, pytest.raises(ValueError, match="unreadable"):
+            read_image(file)
+        return
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(read_image(file), expected)
+    np.testing.assert_array_equal(read_image(io.BytesIO(path.read_bytes())), expected)
+
+
+def test_first_image_of_a_stack_is_read(tmp_path: Path) -> None:
+    stack = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    with (tmp_path / "a.tif").open("rb") as file:
+        np.testing.assert_array_equal(read_image(file), stack[0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_that_lies_on_its_side_is_put_upright(orientation: int) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4)).save(file, "TIFF", tiffinfo={274: orientation})
+    file.seek(0)
+    expected = np.asarray(Image.open(io.BytesIO(file.getvalue())))
+    np.testing.assert_array_equal(read_image(file), expected)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_tiff_with_a_wrong_byte_is_read_or_refused_in_words(data: st.DataObject) -> None:
+    content = bytearray(written(Image.fromarray(np.zeros((8, 8), np.uint16)), "TIFF").getvalue())
+    content[data.draw(st.integers(0, 135))] = data.draw(st.integers(0, 255))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of what it makes of such a file
+        try:
+            pixels = read_image(io.BytesIO(content))
+        except ValueError:
+            return
+    assert pixels.ndim == 2
 
 
 def test_tiff_on_disk_cut_short_is_unreadable(tmp_path: Path) -> None:

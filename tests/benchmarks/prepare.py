@@ -1,7 +1,7 @@
 """How fast are tiles made, and in how much memory?
 
     python -m tests.benchmarks.prepare                        # 200 fields: prepare.md
-    python -m tests.benchmarks.prepare --fields 20 --once     # quicker, and less sure
+    python -m tests.benchmarks.prepare --fields 40 --once     # quicker, and less sure
 
 The screen is made anew in a temporary folder: fields of 1024 x 1280 pixels, three uncompressed TIFF files of 16 bits
 each, in BBBC021's layout. Background, cells and the noise of photons are drawn for a few scenes; every field is one of
@@ -44,7 +44,8 @@ from moa_ray.tables import CONTROL, FIELD_KEY, PLATE
 from .results import Row, write
 
 HEIGHT, WIDTH = 1024, 1280
-A_PLATE = 20  # fields, of which 2 are controls
+A_PLATE = 40  # fields, of which 4 are controls
+SMALL = 20  # fields of the small screen
 SCENES = 6
 WORKERS = os.cpu_count() or 1
 SIZE = 224
@@ -56,14 +57,14 @@ Planes = dict[str, NDArray[np.uint16]]
 
 
 def make_screen(root: Path, fields: int, height: int = HEIGHT, width: int = WIDTH) -> None:
-    """Plates of 20 fields and BBBC021's two tables."""
+    """Plates of 40 fields and BBBC021's two tables."""
     rng = np.random.default_rng(fields)
     scenes = [_scene(rng, height, width) for _ in range(SCENES)]
     rows = []
     for number in range(fields):
         plate, place = f"Week1_{10000 + number // A_PLATE}", number % A_PLATE
-        control = place % (A_PLATE // 2) == 0
-        well = f"{'BCDEFG'[place // 4]}{2 + place % 4:02}"
+        control = place % 10 == 0
+        well = f"{'BCDEFG'[place // 10]}{2 + place % 10:02}"
         row: dict[str, object] = {"Image_Metadata_Plate_DAPI": plate, "Image_Metadata_Well_DAPI": well, "Replicate": 1}
         row |= {
             "Image_Metadata_Compound": "DMSO" if control else f"compound{place % 3}",
@@ -91,7 +92,8 @@ def _scene(rng: np.random.Generator, height: int, width: int) -> Planes:
 
 
 def _shifted(scene: Planes, rng: np.random.Generator) -> Planes:
-    shift = int(rng.integers(0, HEIGHT)), int(rng.integers(0, WIDTH))
+    height, width = next(iter(scene.values())).shape
+    shift = int(rng.integers(0, height)), int(rng.integers(0, width))
     return {channel: np.roll(plane, shift, axis=(0, 1)) for channel, plane in scene.items()}
 
 
@@ -196,6 +198,7 @@ def speed(screen: Screen, folder: Path, rounds: int) -> tuple[list[Row], str]:
     with ThreadPoolExecutor(WORKERS) as threads, ProcessPoolExecutor(WORKERS) as processes:
         decode_all(screen, processes)  # starts them
         for _ in range(rounds):
+            os.sync()  # nothing of what was written before is left for what is timed
             times["prepare"].append(seconds(lambda: prepare(screen, folder / "tiles")))
             times["script"].append(seconds(lambda: script(screen, folder / "png")))
             times["threads"].append(seconds(lambda: decode_all(screen, threads)))
@@ -226,8 +229,8 @@ def speed(screen: Screen, folder: Path, rounds: int) -> tuple[list[Row], str]:
 
 def main() -> None:
     """Run all comparisons and write their table."""
-    arguments = argparse.ArgumentParser(prog="python -m tests.benchmarks.prepare")
-    arguments.add_argument("--fields", type=int, default=200, help="of the large screen; the small one has a tenth")
+    arguments = argparse.ArgumentParser("python -m tests.benchmarks.prepare")
+    arguments.add_argument("--fields", type=int, default=200, help="of the large screen")
     arguments.add_argument("--once", action="store_true", help="one round instead of three")
     arguments.add_argument("--memory-of", nargs=2, type=Path, metavar=("ROOT", "OUT"), help=argparse.SUPPRESS)
     given = arguments.parse_args()
@@ -237,16 +240,16 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="moa_ray-") as name:
         folder = Path(name)
-        screens = {fields: folder / f"{fields}" for fields in (given.fields, max(A_PLATE, given.fields // 10))}
+        screens = {fields: folder / f"{fields}" for fields in (given.fields, SMALL)}
         for fields, root in screens.items():
             root.mkdir()
             make_screen(root, fields)
-        (large, small), (many, few) = screens, (peak_memory(root, folder / "tiles") for root in screens.values())
-        rows, note = speed(bbbc021.open_screen(screens[large]), folder, 1 if given.once else 3)
+        many, few = (peak_memory(root, folder / "tiles") for root in screens.values())
+        rows, note = speed(bbbc021.open_screen(screens[given.fields]), folder, 1 if given.once else 3)
     rows.append(
         Row(
-            f"peak memory of prepare on {large} fields: {many / 1e6:.0f} MB",
-            f"on {small} fields: {few / 1e6:.0f} MB",
+            f"peak memory of prepare on {given.fields} fields: {many / 1e6:.0f} MB",
+            f"on {SMALL} fields: {few / 1e6:.0f} MB",
             many / few,
             "at most 1.2 times",
         )
