@@ -139,9 +139,11 @@ def _job(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Job 
         study = replace(study, sweep=study.sweep.without(look.dropped))
     settled = {result.key: result for result in results if result.status in SETTLED}
     mine = [one for one in screening.own(study.sweep, book, results) if one.key in settled]
-    predictions = book.table("predictions", mine)
+    # Those of a first look too: a search may propose its recipe, which then has its trials already.
+    predictions = book.table("predictions", settled.values())
     leader = Leader(study.sweep.aggregate)
-    leader.add(predictions)
+    if len(predictions):
+        leader.add(predictions[predictions[CANDIDATE].isin({one.candidate for one in mine})])
     recorder = Recorder(book, tracker, leader)
     plan = _plan(study, book, settled, predictions, recorder)
     if plan is None:
