@@ -3,16 +3,19 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from moa_ray import report, screening, spec
 from moa_ray.ledger import Ledger, Proposal, Result, Status
 from moa_ray.recipe import Recipe, first_look, is_first_look
 from moa_ray.spec import Sweep
+from moa_ray.sweep import _job
 from moa_ray.tables import (
     BACKBONE,
     CANDIDATE,
@@ -273,6 +276,21 @@ def test_recipe_of_the_sweep_that_equals_a_look_is_ranked_with_its_trials(tmp_pa
     assert made.recipes == made.looks
     looked(made, {"ResNet50": 0.9})
     assert "3 of 3 treatments right" in report.write(made.out).headline
+
+
+def test_recipe_that_a_search_proposes_and_that_equals_a_look_has_its_trials_already(tmp_path: Path) -> None:
+    plain = first_look(Recipe("ResNet50", "r.h5", 96)).as_dict()
+    own = {key: value for key, value in plain.items() if key not in ("backbone", "weights", "image_size")}
+    made = sweep(tmp_path / "out", True, mode="optuna", asha=None, race=None, candidates=1)
+    made = made.model_copy(update={"recipe": {**made.recipe, **own}})
+    study = {**STUDY, "search_folds": FOLDS[:2], "confirm_folds": FOLDS[2:]}
+    book = looked(made, {"ResNet50": 0.9, "VGG16": 0.4, "Xception": 0.7}, study)
+    opened: Any = SimpleNamespace(sweep=made, recipes=made.recipes, search_folds=FOLDS[:2], confirm_folds=FOLDS[2:])
+    job = _job(opened, book, cast(Any, None), Console(quiet=True))
+    assert job is not None
+    assignment = job.plan.ask()
+    assert assignment is not None
+    assert (assignment.recipe in made.looks, assignment.fold) == (True, FOLDS[2])
 
 
 def test_look_that_failed_is_listed_with_the_failed_trials(tmp_path: Path) -> None:
