@@ -141,7 +141,7 @@ def _tiles(folder: Path, count: int, size: int) -> np.ndarray:
     return mapped
 
 
-def on_cpu(found: list[Figures], tiles: int) -> None:
+def on_cpu(found: list[Figures], tiles: int, epochs: int) -> None:
     """The ratios as a table."""
     rows = [
         Row(
@@ -153,7 +153,7 @@ def on_cpu(found: list[Figures], tiles: int) -> None:
         )
         for one in found
     ]
-    command = f"python -m tests.benchmarks.training --tiles {tiles}"
+    command = f"python -m tests.benchmarks.training --tiles {tiles} --epochs {epochs}"
     write("training", "The core's speed against the network's own", command, rows, _warm_words(found))
 
 
@@ -224,7 +224,7 @@ def main() -> None:
     if given.gpu:
         on_gpu(found, tiles, _device())
     else:
-        on_cpu(found, tiles)
+        on_cpu(found, tiles, given.epochs)
 
 
 def _device() -> str:
