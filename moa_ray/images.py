@@ -133,7 +133,7 @@ def _read_plain_tiff(source: IO[bytes]) -> Array | None:
     (width,), (height,), (bits,) = sizes
     offsets, lengths = tags[_STRIPS], tags[_STRIP_LENGTHS]
     follow = all(offset + length == after for offset, length, after in zip(offsets, lengths, offsets[1:], strict=False))
-    if not follow or len(offsets) != len(lengths) or sum(lengths) != height * width * bits // 8:
+    if not follow or not 0 < len(offsets) == len(lengths) or sum(lengths) != height * width * bits // 8:
         return None
     if source.seek(0, io.SEEK_END) < offsets[0] + sum(lengths):
         raise ValueError("unreadable: the file is cut short")
