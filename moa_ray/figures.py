@@ -185,13 +185,7 @@ def accuracies(board: pd.DataFrame, baseline: float | None = None, most: int = 3
         axes.plot([low, high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
         axes.plot(share, row, "o", color=colour, markerfacecolor=fill, markeredgewidth=1.8, markersize=8)
         axes.text(1.02, row, _counted(standing), va="center", fontsize=9, color=INK)
-    axes.set_yticks(range(len(shown)), called, fontsize=9)
-    axes.set(xlim=(0, 1), ylim=(max(len(shown), 1) - 0.5, -0.5), xlabel="accuracy by treatment")
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.grid(axis="x", color="#E6E6E6")
-    if baseline is not None:
-        axes.axvline(baseline, color=ORANGE, linestyle=":", linewidth=1.8)
-        axes.text(baseline, -0.55, "majority class", color=ORANGE, ha="center", va="bottom", fontsize=9)
+    _accuracies(axes, called, baseline)
     return figure
 
 
@@ -210,14 +204,19 @@ def first_look(board: pd.DataFrame, dropped: Sequence[str], baseline: float | No
         axes.plot([low, high], [place, place], color=INK, linewidth=1.6)
         text = f"{_counted(row)}, log-loss {row['log_loss']:.3f}"
         axes.text(1.02, place, text, va="center", fontsize=9, color=INK)
-    axes.set_yticks(range(len(shown)), names, fontsize=9)
-    axes.set(xlim=(0, 1), ylim=(len(shown) - 0.5, -0.5), xlabel="accuracy by treatment")
+    _accuracies(axes, names, baseline)
+    return figure
+
+
+def _accuracies(axes: Axes, names: Sequence[str], baseline: float | None) -> None:
+    """Axes of accuracies, a named row each, with the majority class's as a line."""
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set(xlim=(0, 1), ylim=(max(len(names), 1) - 0.5, -0.5), xlabel="accuracy by treatment")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="x", color="#E6E6E6")
     if baseline is not None:
         axes.axvline(baseline, color=ORANGE, linestyle=":", linewidth=1.8)
         axes.text(baseline, -0.55, "majority class", color=ORANGE, ha="center", va="bottom", fontsize=9)
-    return figure
 
 
 def _counted(standing: Mapping[str, Any]) -> str:

@@ -264,19 +264,16 @@ def expected_memory(recipe: Recipe, n_classes: int) -> int:
 
 
 def _small_cnn(size: int) -> keras.Model:
-    """Four blocks of convolution, batch normalisation and halving: 98 thousand weights, for CPUs and tests.
+    """Four convolutions that halve by their strides, with batch normalisation: 98 thousand weights, for CPUs and tests.
 
-    The first convolution halves by its stride: at full size it would cost more than all the rest.
+    Strides in place of pooling (Springenberg et al. 2015): a third of the time at as many weights.
     """
     pixels = keras.Input((size, size, 3))
     x = pixels
     for block, filters in enumerate((16, 32, 64, 128), start=1):
-        strides = 2 if block == 1 else 1
-        x = keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False, name=f"conv{block}")(x)
+        x = keras.layers.Conv2D(filters, 3, 2, padding="same", use_bias=False, name=f"conv{block}")(x)
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{block}")(x)
         x = keras.layers.Activation("relu", name=f"relu{block}")(x)
-        if strides == 1:
-            x = keras.layers.MaxPooling2D(padding="same", name=f"pool{block}")(x)
     return keras.Model(pixels, x)
 
 

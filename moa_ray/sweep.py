@@ -154,7 +154,10 @@ def _job(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Job 
 
 def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console: Console) -> None:
     features = _take_features(study.features(store.path, job.frozen), store, slots, console)
-    bench = Bench(study.material(store), features, tiles_share=study.sweep.resources.tiles_on_device)
+    material = study.material(store)
+    sizes = {recipe.image_size for recipe in job.recipes if recipe.freeze != "all"}  # heads see features alone
+    material = replace(material, tiles={size: path for size, path in material.tiles.items() if size in sizes})
+    bench = Bench(material, features, tiles_share=study.sweep.resources.tiles_on_device)
     exact = not isinstance(job.plan, Race)
     with Board(console, lambda: job.plan.at_most, job.done, job.recorder.leader.words, exact) as board:
         trainable = tuning.trainable(bench, job.recipes, slots)

@@ -2,26 +2,22 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 import yaml
+from commands import killed, predictions, results, run, times
 
 from moa_ray import cluster, models, training
 from moa_ray.recipe import NO_AUGMENTATION, Recipe
-from moa_ray.tables import CANDIDATE, TILE_KEY
+from moa_ray.tables import CANDIDATE
 
 pytestmark = pytest.mark.ray
 
-PATIENCE = 300  # seconds after which a sweep of seconds is taken for hung
 QUIET = {"channel_jitter": [], "blur": 0, "noise": 0, "orientations": 1}
 
 
@@ -116,43 +112,6 @@ def sweep_file(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(sweep: Path, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "moa_ray.sweep", str(sweep), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def run(sweep: Path, *more: str) -> str:
-    process = start(sweep, *more)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
-    return output
-
-
-def killed(sweep: Path, out: Path, after: int, *more: str) -> None:
-    """A sweep whose driver is killed after some trials."""
-    process = start(sweep, f"out={out}", "resources.concurrent=1", *more)
-    deadline = time.monotonic() + PATIENCE
-    while len(list(out.glob("ledger/*/*/result.json"))) < after:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
-
-
-def results(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in out.glob("ledger/*/*/result.json")]
-
-
-def times(files: Iterator[Path]) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in files}
-
-
-def predictions(out: Path) -> pd.DataFrame:
-    table = pd.read_parquet(out / "predictions.parquet")
-    return table.sort_values([CANDIDATE, *TILE_KEY], ignore_index=True)
-
-
 @pytest.mark.slow
 def test_features_are_taken_once_and_a_killed_sweep_goes_on(sweep_file: Path, tmp_path: Path) -> None:
     folder = sweep_file.parent
@@ -162,13 +121,13 @@ def test_features_are_taken_once_and_a_killed_sweep_goes_on(sweep_file: Path, tm
     assert len(results(folder / "out")) == 12
     (features,) = (folder / "tiles").glob("*/features-*.npy")
     assert np.load(features, mmap_mode="r").shape[0] == 8
-    before = times((folder / "tiles").glob("*/features-*"))
-    killed(sweep_file, tmp_path / "out", 2)
-    kept = times((tmp_path / "out").glob("ledger/*/*/*"))
+    before = features.stat().st_mtime_ns
+    killed(sweep_file, tmp_path / "out", 2, "resources.concurrent=1")
+    kept = times(tmp_path / "out")
     output = run(sweep_file, f"out={tmp_path / 'out'}")
     assert "taking features" not in output
-    assert times((folder / "tiles").glob("*/features-*")) == before
-    assert kept.items() <= times((tmp_path / "out").glob("ledger/*/*/*")).items()
+    assert features.stat().st_mtime_ns == before
+    assert kept.items() <= times(tmp_path / "out").items()
     pd.testing.assert_frame_equal(predictions(tmp_path / "out"), predictions(folder / "out"), atol=1e-6)
 
 
@@ -185,7 +144,7 @@ def test_first_look_of_a_killed_search_is_gone_on_with_on_the_search_folds_alone
     }
     out = tmp_path / "out"
     changes = (f"recipe={json.dumps(recipe)}", f"search={json.dumps(search)}")
-    killed(sweep_file, out, 1, *changes)
+    killed(sweep_file, out, 1, "resources.concurrent=1", *changes)
     (look,) = {one["candidate"] for one in results(out)}
     run(sweep_file, f"out={out}", *changes)
     study = json.loads((out / "ledger/study.json").read_text())
@@ -195,9 +154,9 @@ def test_first_look_of_a_killed_search_is_gone_on_with_on_the_search_folds_alone
     summary = json.loads((out / "summary.json").read_text())
     assert [one["candidate"] for one in summary["first_look"]["looks"]] == [look]
     assert "judged on 4 folds that no choice saw" in summary["headline"]
-    before = times(out.glob("ledger/*/*/*"))
+    before = times(out)
     run(sweep_file, f"out={out}", *changes)
-    assert times(out.glob("ledger/*/*/*")) == before
+    assert times(out) == before
 
 
 @pytest.mark.slow
@@ -219,7 +178,7 @@ def test_backbone_that_a_first_look_drops_is_not_trained(sweep_file: Path, weigh
     trained = {one["recipe"]["backbone"] for one in results(out) if one["recipe"]["freeze"] != "all"}
     assert trained == {"SmallCNN", "MobileNetV2"} - {dropped}
     assert "backbones were dropped by a look at these folds" in summary["headline"]
-    before = times(out.glob("ledger/*/*/*"))
+    before = times(out)
     run(sweep_file, *changes)
-    assert times(out.glob("ledger/*/*/*")) == before
+    assert times(out) == before
     assert not [one for one in results(out) if one["attempts"] != 1]

@@ -201,10 +201,12 @@ def test_scores_are_what_slow_loops_find(table: pd.DataFrame) -> None:
 
 @few
 @given(predictions())
-def test_log_loss_is_exactly_scikit_learns(table: pd.DataFrame) -> None:
+def test_log_loss_is_scikit_learns(table: pd.DataFrame) -> None:
     found = metrics.treatments(table)
     even = metrics.renormalise(found)[PROBABILITIES].to_numpy()
-    assert metrics.log_loss(found) == sklearn.metrics.log_loss(found[LABEL], even, labels=LABELS)
+    # Not to the last digit: NumPy's logarithms differ by one between processors.
+    expected = sklearn.metrics.log_loss(found[LABEL], even, labels=LABELS)
+    assert metrics.log_loss(found) == pytest.approx(expected, rel=1e-12)
 
 
 @few

@@ -1,9 +1,6 @@
 """Whole searches by the command line: what they leave, and that a kill changes nothing."""
 
 import json
-import subprocess
-import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -11,13 +8,12 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
+from commands import killed, predictions, results, run, times
 
 from moa_ray.proposals import JOURNAL
 from moa_ray.tables import CANDIDATE, TILE_KEY
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-PATIENCE = 300  # seconds after which a search of seconds is taken for hung
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +45,8 @@ def search_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(search: Path, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "moa_ray.sweep", str(search), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def run(search: Path, *more: str) -> str:
-    process = start(search, *more)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
-    return output
-
-
-def results(out: Path) -> dict[tuple[str, str], dict[str, object]]:
-    found = [json.loads(path.read_text()) for path in out.glob("ledger/*/*/result.json")]
-    return {(one["candidate"], one["fold"]): one for one in found}
-
-
-def predictions(out: Path) -> pd.DataFrame:
-    table = pd.read_parquet(out / "predictions.parquet")
-    return table.sort_values([CANDIDATE, *TILE_KEY], ignore_index=True)
+def ends(out: Path) -> dict[tuple[str, str], tuple[str, int]]:
+    return {(one["candidate"], one["fold"]): (one["status"], one["epochs"]) for one in results(out)}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +65,7 @@ def test_the_winner_is_judged_on_folds_that_no_choice_saw(undisturbed: Path) -> 
     assert "judged on 4 folds that no choice saw" in summary["headline"]
     assert summary["over_all_folds"]["n"] == 6
     assert 0 < summary["epochs_saved"] < 1
-    ran = {fold for candidate, fold in results(undisturbed) if candidate == best["candidate"]}
+    ran = {fold for candidate, fold in ends(undisturbed) if candidate == best["candidate"]}
     assert ran == {*study["search_folds"], *study["confirm_folds"]}
 
 
@@ -98,7 +76,7 @@ def test_each_end_is_told_apart(undisturbed: Path) -> None:
     assert set(board["state"]) <= {"failed", "stopped", "complete"}
     stopped = board[board["state"] == "stopped"]
     assert stopped["stopped_why"].str.len().min() > 0
-    statuses = {one["status"] for one in results(undisturbed).values()}
+    statuses = {one["status"] for one in results(undisturbed)}
     assert {"finished", "diverged"} <= statuses <= {"finished", "diverged", "stopped"}
 
 
@@ -113,9 +91,9 @@ def test_journal_opens_and_holds_the_candidates(undisturbed: Path) -> None:
 
 
 def test_finished_search_run_again_trains_nothing(undisturbed: Path, search_file: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("ledger/*/*/*")}
+    before = times(undisturbed)
     run(search_file)
-    assert {path: path.stat().st_mtime_ns for path in undisturbed.glob("ledger/*/*/*")} == before
+    assert times(undisturbed) == before
 
 
 @pytest.mark.parametrize("after", [1, 5])
@@ -123,28 +101,20 @@ def test_killed_search_ends_as_an_undisturbed_one(
     after: int, search_file: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    process = start(search_file, f"out={out}")
-    deadline = time.monotonic() + PATIENCE
-    while len(results(out)) < after:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    process.kill()
-    process.communicate()
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("ledger/*/*/*")}
+    killed(search_file, out, after)
+    kept = times(out)
     run(search_file, f"out={out}")
-    assert kept.items() <= {path: path.stat().st_mtime_ns for path in out.glob("ledger/*/*/*")}.items()
-    ends = {key: (one["status"], one["epochs"]) for key, one in results(out).items()}
-    assert ends == {key: (one["status"], one["epochs"]) for key, one in results(undisturbed).items()}
+    assert kept.items() <= times(out).items()
+    assert ends(out) == ends(undisturbed)
     pd.testing.assert_frame_equal(predictions(out), predictions(undisturbed))
 
 
 def test_search_goes_on_for_more_candidates(search_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "longer"
     run(search_file, f"out={out}", "search.candidates=2")
-    first = set(results(out))
+    first = set(ends(out))
     run(search_file, f"out={out}", "search.candidates=4")
-    assert first <= set(results(out))
+    assert first <= set(ends(out))
     assert len(pd.read_csv(out / "leaderboard.csv")) == 4
 
 

@@ -1,24 +1,18 @@
 """Whole sweeps by the command line, on a painted screen: what they leave, and that nothing is lost or done twice."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 import yaml
+from commands import PATIENCE, attempt, killed, predictions, results, run, start, times, until
 
-from moa_ray.tables import CANDIDATE, TILE_KEY, probability_columns
+from moa_ray.tables import TILE_KEY, probability_columns
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-PATIENCE = 300  # seconds after which a sweep of seconds is taken for hung
 
 
 @pytest.fixture(scope="module")
@@ -49,40 +43,10 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(sweep: Path, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "moa_ray.sweep", str(sweep), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def run(sweep: Path, *more: str) -> tuple[int, str]:
-    process = start(sweep, *more)
-    output, _ = process.communicate(timeout=PATIENCE)
-    return process.returncode, output
-
-
-def until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    """Wait for a condition while the process lives."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None, f"ended early: {process.communicate()[0]}"
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def results(out: Path) -> dict[str, dict[str, object]]:
-    return {path.parent.name: json.loads(path.read_text()) for path in out.glob("ledger/*/*/result.json")}
-
-
-def predictions(out: Path) -> pd.DataFrame:
-    table = pd.read_parquet(out / "predictions.parquet")
-    return table.sort_values([CANDIDATE, *TILE_KEY], ignore_index=True)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(sweep_file: Path) -> Path:
     """OUT of a sweep that nothing disturbed."""
-    status, output = run(sweep_file)
-    assert status == 0, output
+    run(sweep_file)
     return sweep_file.parent / "out"
 
 
@@ -101,7 +65,7 @@ def test_sweep_leaves_all_that_the_design_names(undisturbed: Path) -> None:
         "mlartifacts",
     }
     assert len(results(undisturbed)) == 4
-    assert {result["status"] for result in results(undisturbed).values()} == {"finished"}
+    assert {result["status"] for result in results(undisturbed)} == {"finished"}
 
 
 def test_every_tile_is_predicted_once_and_probabilities_sum_to_one(undisturbed: Path) -> None:
@@ -113,10 +77,9 @@ def test_every_tile_is_predicted_once_and_probabilities_sum_to_one(undisturbed: 
 
 
 def test_finished_sweep_run_again_trains_nothing(undisturbed: Path, sweep_file: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("ledger/*/*/*")}
-    status, output = run(sweep_file)
-    assert status == 0, output
-    assert {path: path.stat().st_mtime_ns for path in undisturbed.glob("ledger/*/*/*")} == before
+    before = times(undisturbed)
+    run(sweep_file)
+    assert times(undisturbed) == before
 
 
 def test_mlflow_has_each_run_once_and_none_running(undisturbed: Path) -> None:
@@ -131,23 +94,19 @@ def test_mlflow_has_each_run_once_and_none_running(undisturbed: Path) -> None:
 
 
 @pytest.fixture
-def killed(sweep_file: Path, tmp_path: Path) -> tuple[Path, dict[Path, int]]:
+def broken_off(sweep_file: Path, tmp_path: Path) -> tuple[Path, dict[Path, int]]:
     """OUT of a sweep whose driver was killed after its first trial, and the files of what was finished."""
     out = tmp_path / "killed"
-    process = start(sweep_file, f"out={out}", "resources.concurrent=1")
-    until(lambda: len(results(out)) >= 1, process)
-    process.kill()
-    process.communicate()
-    return out, {path: path.stat().st_mtime_ns for path in out.glob("ledger/*/*/*")}
+    killed(sweep_file, out, 1, "resources.concurrent=1")
+    return out, times(out)
 
 
 def test_killed_driver_goes_on_and_equals_an_undisturbed_sweep(
-    killed: tuple[Path, dict[Path, int]], undisturbed: Path, sweep_file: Path
+    broken_off: tuple[Path, dict[Path, int]], undisturbed: Path, sweep_file: Path
 ) -> None:
-    out, finished = killed
+    out, finished = broken_off
     assert 1 <= len(results(out)) < 4
-    status, output = run(sweep_file, f"out={out}")
-    assert status == 0, output
+    run(sweep_file, f"out={out}")
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     pd.testing.assert_frame_equal(predictions(out), predictions(undisturbed), atol=1e-6)
 
@@ -164,7 +123,7 @@ def test_killed_worker_costs_its_trial_one_attempt(sweep_file: Path, tmp_path: P
     worker()[0].kill()
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
-    assert sorted(int(str(result["attempts"])) for result in results(out).values()) == [1, 1, 1, 2]
+    assert sorted(result["attempts"] for result in results(out)) == [1, 1, 1, 2]
     pd.testing.assert_frame_equal(predictions(out), predictions(undisturbed), atol=1e-6)
 
 
@@ -188,21 +147,16 @@ def test_interrupt_leaves_the_ledger_intact_and_says_130(sweep_file: Path, tmp_p
 
 def test_recipe_that_diverges_fails_alone(sweep_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    status, output = run(
+    output = run(
         sweep_file,
         f"out={out}",
         "recipe={backbone: SmallCNN, weights: random, image_size: 32}",
         "search.space.learning_rate=[0.01, 1e30]",
         "recipe.epochs=1",
     )
-    assert status == 0, output
-    found = [(path["recipe"]["learning_rate"], path["status"]) for path in _all_results(out)]  # type: ignore[index]
+    found = [(path["recipe"]["learning_rate"], path["status"]) for path in results(out)]
     assert sorted(found) == [(0.01, "finished")] * 4 + [(1e30, "diverged")] * 4
     assert "epoch 1" in output
-
-
-def _all_results(out: Path) -> list[dict[str, object]]:
-    return [json.loads(path.read_text()) for path in out.glob("ledger/*/*/result.json")]
 
 
 def test_mlflow_that_is_down_stops_nothing_and_is_caught_up(sweep_file: Path, tmp_path: Path) -> None:
@@ -210,12 +164,10 @@ def test_mlflow_that_is_down_stops_nothing_and_is_caught_up(sweep_file: Path, tm
 
     out = tmp_path / "out"
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    status, output = run(sweep_file, f"out={out}", "tracking.uri=http://127.0.0.1:9", "recipe.epochs=1")
-    assert status == 0, output
+    output = run(sweep_file, f"out={out}", "tracking.uri=http://127.0.0.1:9", "recipe.epochs=1")
     assert output.count("cannot be reached") == 1
     store = f"sqlite:///{tmp_path / 'later.db'}"
-    status, output = run(sweep_file, f"out={out}", f"tracking.uri={store}", "recipe.epochs=1")
-    assert status == 0, output
+    output = run(sweep_file, f"out={out}", f"tracking.uri={store}", "recipe.epochs=1")
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
@@ -223,24 +175,23 @@ def test_mlflow_that_is_down_stops_nothing_and_is_caught_up(sweep_file: Path, tm
 
 
 def test_changed_sweep_is_refused_with_its_keys_and_fresh_starts_beside(undisturbed: Path, sweep_file: Path) -> None:
-    status, output = run(sweep_file, "seed=4")
+    status, output = attempt(sweep_file, "seed=4")
     assert status == 2
     assert "seed" in output
     assert "--fresh" in output
     assert "Traceback" not in output
-    status, output = run(sweep_file, "seed=4", "recipe.epochs=1", "--fresh")
-    assert status == 0, output
+    output = run(sweep_file, "seed=4", "recipe.epochs=1", "--fresh")
     assert len(results(undisturbed.with_name("out-2"))) == 4
 
 
 def test_resources_that_this_machine_lacks_are_refused(sweep_file: Path, tmp_path: Path) -> None:
-    status, output = run(sweep_file, f"out={tmp_path / 'out'}", "resources.gpus=9")
+    status, output = attempt(sweep_file, f"out={tmp_path / 'out'}", "resources.gpus=9")
     assert status == 2
     assert "resources.gpus: each trial asks for 9" in output
 
 
 def test_plan_starts_nothing(sweep_file: Path, tmp_path: Path) -> None:
-    status, output = run(sweep_file, f"out={tmp_path / 'out'}", "--plan")
+    status, output = attempt(sweep_file, f"out={tmp_path / 'out'}", "--plan")
     assert status == 0
     assert "trials       4" in output
     assert not (tmp_path / "out").exists()
@@ -249,7 +200,7 @@ def test_plan_starts_nothing(sweep_file: Path, tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_said_before_any_trial(sweep_file: Path, tmp_path: Path) -> None:
     weights = tmp_path / "other.weights.h5"
     weights.write_bytes(b"no weights")
-    status, output = run(sweep_file, f"out={tmp_path / 'out'}", f"recipe.weights={weights}")
+    status, output = attempt(sweep_file, f"out={tmp_path / 'out'}", f"recipe.weights={weights}")
     assert status == 2
     assert str(weights) in output
     assert "Traceback" not in output

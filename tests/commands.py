@@ -1,0 +1,70 @@
+"""What tests of whole commands share: starting sweeps, waiting for what they do, and reading what they leave."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moa_ray.tables import CANDIDATE, TILE_KEY
+
+PATIENCE = 300  # seconds after which a sweep of seconds is taken for hung
+
+
+def start(sweep: Path, *more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "moa_ray.sweep", str(sweep), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def attempt(sweep: Path, *more: str) -> tuple[int, str]:
+    """Exit status and output."""
+    process = start(sweep, *more)
+    output, _ = process.communicate(timeout=PATIENCE)
+    return process.returncode, output
+
+
+def run(sweep: Path, *more: str) -> str:
+    """Output of a sweep that must end well."""
+    status, output = attempt(sweep, *more)
+    assert status == 0, output
+    return output
+
+
+def until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Wait for a condition while the process lives."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, f"ended early: {process.communicate()[0]}"
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def killed(sweep: Path, out: Path, after: int, *more: str) -> None:
+    """A sweep whose driver is killed once some trials have ended."""
+    process = start(sweep, f"out={out}", *more)
+    until(lambda: len(results(out)) >= after, process)
+    process.kill()
+    process.communicate()
+
+
+def trials(out: Path, file: str) -> list[Path]:
+    """Files of the trials in the ledger, but not of those that are being written."""
+    return list(out.glob(f"ledger/[!.]*/*/{file}"))
+
+
+def results(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in trials(out, "result.json")]
+
+
+def times(out: Path) -> dict[Path, int]:
+    """When each file of the trials was written."""
+    return {path: path.stat().st_mtime_ns for path in trials(out, "*")}
+
+
+def predictions(out: Path) -> pd.DataFrame:
+    table = pd.read_parquet(out / "predictions.parquet")
+    return table.sort_values([CANDIDATE, *TILE_KEY], ignore_index=True)
