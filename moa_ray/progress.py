@@ -111,16 +111,7 @@ class Board:
 @contextlib.contextmanager
 def field_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback (fields done, fields in all) that draws a bar, or a line each tenth without a terminal."""
-    bar = Progress(
-        TextColumn("preparing tiles"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("fields"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bar = _counting(console, "preparing tiles", "fields")
     task = bar.add_task("", total=None, rate="")
     begun = time.monotonic()
     before = read = 0
@@ -141,16 +132,7 @@ def field_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 @contextlib.contextmanager
 def features_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a callback (of what, tiles done, tiles in all) that draws a bar for each set, or a line each quarter."""
-    bar = Progress(
-        TextColumn("taking features of {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tiles"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bar = _counting(console, "taking features of {task.description}", "tiles")
     tasks: dict[str, tuple[TaskID, float]] = {}
     said: dict[str, int] = {}
 
@@ -167,3 +149,17 @@ def features_progress(console: Console) -> Iterator[Callable[[str, int, int], No
 
     with bar:
         yield show
+
+
+def _counting(console: Console, doing: str, things: str) -> Progress:
+    """A bar that counts things and their rate; nothing without a terminal."""
+    return Progress(
+        TextColumn(doing),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(things),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -195,7 +195,7 @@ class Training:
     ) -> None:
         self._compiled = compiled
         self._model, self._data, self._recipe, self._split, self._seed = model, data, recipe, split, seed
-        self._looked_up = looked_up
+        self._tiles = None if looked_up else data.tiles[models.input_size(recipe)]
         self._epoch = 0
         self._weights = class_weights(data.labels[split.train], len(data.classes))
         if recipe.class_weights == "none":
@@ -270,19 +270,18 @@ class Training:
 
     def _to_fit(self, rows: Rows) -> dict[str, Any]:
         size = self._recipe.batch_size
-        if not self._looked_up:
-            return {"x": _Batches(self._data, rows, self._recipe, size, self._weights)}
+        if self._recipe.freeze != "all":
+            return {"x": _Batches(self._tiles, self._data.labels, rows, size, self._weights)}
         rows = _filled(rows, size)
         labels, tiles = self._data.labels[rows], len(self._data.labels)
-        if self._recipe.freeze == "all":
-            rng = np.random.default_rng([*self._seed, self._epoch, 1])
-            rows = rows + tiles * rng.integers(self._recipe.features_key[-1], size=len(rows))
-        return {"x": rows.astype("int32"), "y": labels, "sample_weight": self._weights[labels], "batch_size": size}
+        rng = np.random.default_rng([*self._seed, self._epoch, 1])
+        rows = rows + tiles * rng.integers(self._recipe.features_key[-1], size=len(rows))
+        return {"x": rows.astype("int32"), "y": labels, "sample_weight": self._weights[labels]}
 
     def _to_predict(self, rows: Rows) -> dict[str, Any]:
         size = models.prediction_batch(self._recipe, len(rows))
-        if not self._looked_up:
-            return {"x": _Batches(self._data, rows, self._recipe, size)}
+        if self._recipe.freeze != "all":
+            return {"x": _Batches(self._tiles, self._data.labels, rows, size)}
         return {"x": _filled(rows, size).astype("int32"), "batch_size": size}
 
     def validate(self) -> tuple[float | None, float | None]:
@@ -323,19 +322,23 @@ def _filled(rows: Rows, size: int) -> Rows:
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Tiles out of the memory map, a batch at a time.
+    """A batch at a time: tiles out of the memory map, or without them rows, for a model that looks tiles up.
 
     With class weights it yields (tiles, labels, weights) to fit on, without them tiles alone to predict.
     """
 
     def __init__(
-        self, data: Data, rows: Rows, recipe: Recipe, size: int, weights: NDArray[np.float32] | None = None
+        self,
+        tiles: NDArray[np.uint8] | None,
+        labels: NDArray[np.int64],
+        rows: Rows,
+        size: int,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
-        # TensorFlow prefetches by itself.
-        super().__init__(workers=1 if keras.backend.backend() == "tensorflow" else 2)
-        self._tiles = data.tiles[models.input_size(recipe)]
-        self._labels = data.labels
-        self._weights = weights
+        # With several workers Keras switches off the autotuning of tf.data, whose thread sleeps for twice as long each
+        # time: an epoch that was over after six seconds could wait for the tenth until its iterator was gone.
+        super().__init__(workers=2)
+        self._tiles, self._labels, self._weights = tiles, labels, weights
         self._size = size
         self._rows = _filled(rows, size)
 
@@ -344,14 +347,19 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> Any:
         rows = self._rows[index * self._size : (index + 1) * self._size]
-        # A memory map is read fastest in its own order.
-        order = np.argsort(rows, kind="stable")
-        tiles = np.empty((len(rows), *self._tiles.shape[1:]), dtype=np.uint8)
-        tiles[order] = self._tiles[rows[order]]
+        taken = rows.astype("int32") if self._tiles is None else _in_order(self._tiles, rows)
         if self._weights is None:
-            return (tiles,)
+            return (taken,)
         labels = self._labels[rows]
-        return tiles, labels, self._weights[labels]
+        return taken, labels, self._weights[labels]
+
+
+def _in_order(tiles: NDArray[np.uint8], rows: Rows) -> NDArray[np.uint8]:
+    """Some tiles; a memory map is read fastest in its own order."""
+    order = np.argsort(rows, kind="stable")
+    taken = np.empty((len(rows), *tiles.shape[1:]), dtype=np.uint8)
+    taken[order] = tiles[rows[order]]
+    return taken
 
 
 class _Follow(keras.callbacks.Callback):  # type: ignore[misc]

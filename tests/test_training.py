@@ -185,6 +185,7 @@ NUMBERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", NUMBERS, ids=lambda change: "-".join(map(str, change)))
 def test_a_number_assigned_to_a_warm_model_is_that_of_a_cold_one(change, data, split):
     """It is seen, and nothing else is: the outcome is another recipe's, to the bit."""
@@ -372,6 +373,7 @@ print(json.dumps(used))
 """
 
 
+@pytest.mark.slow
 def test_twelve_warm_trials_need_little_more_memory_than_the_first_two():
     """By bytes: the first trial builds and traces, each later one adds less than a fiftieth of that."""
     output = subprocess.run([sys.executable, "-c", GROWTH, "warm"], check=True, capture_output=True, text=True).stdout
@@ -496,11 +498,9 @@ def test_the_step_schedule_has_three_parts_of_equal_length(thirds):
 def test_batches_visit_every_row_and_go_on_from_the_beginning(n_rows, batch_size, seed):
     """Each tile is painted with its row, each row's label follows from it."""
     tiles = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None], (40, SIZE, SIZE, 3))
-    data = Data({SIZE: tiles}, np.arange(40) % 3, CLASSES)
     rows = np.random.default_rng(seed).choice(40, n_rows, replace=False)
-    recipe = dataclasses.replace(RECIPE, batch_size=batch_size)
     weights = np.array([1, 2, 4], dtype=np.float32)
-    batches = training._Batches(data, rows, recipe, batch_size, weights)
+    batches = training._Batches(tiles, np.arange(40) % 3, rows, batch_size, weights)
     visited = []
     for index in range(len(batches)):
         images, labels, sample_weights = batches[index]
@@ -515,7 +515,7 @@ def test_batches_visit_every_row_and_go_on_from_the_beginning(n_rows, batch_size
         expected.append(rows[len(expected) % n_rows])
     assert visited == expected
     assert len(visited) - n_rows < batch_size
-    only = training._Batches(data, rows, recipe, batch_size)
+    only = training._Batches(tiles, np.arange(40) % 3, rows, batch_size)
     assert [image[0, 0, 0] for index in range(len(only)) for image in only[index][0]] == visited
 
 
@@ -523,10 +523,10 @@ def test_each_epoch_shuffles_anew_and_in_the_order_of_its_seed(warm, split, monk
     orders = []
     plain = training._Batches.__init__
 
-    def remember(self, data, rows, recipe, size, weights=None):
+    def remember(self, tiles, labels, rows, size, weights=None):
         if weights is not None:
             orders.append(list(rows))
-        plain(self, data, rows, recipe, size, weights)
+        plain(self, tiles, labels, rows, size, weights)
 
     monkeypatch.setattr(training._Batches, "__init__", remember)
     for seed in ([1], [1], [2]):

@@ -20,6 +20,8 @@ from moa_ray.study import Material
 from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL, probability_columns
 from moa_ray.worker import EPOCH, OUTCOME, Bench, Worker, _lost, is_out_of_memory
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe(backbone="SmallCNN", weights="random", image_size=16, epochs=2, batch_size=4, augment=NO_AUGMENTATION)
 FOLDS = [f"compound=c{number}" for number in range(8)]
 
@@ -193,7 +195,6 @@ def test_a_process_ends_with_its_parent() -> None:
     assert not child.is_running()
 
 
-@pytest.mark.slow
 def test_memory_is_flat_over_fifty_trials(material: Material) -> None:
     """Of the process while it keeps its model, and of its parent however often processes change."""
     worker = Worker(Bench(material), no_weights)
