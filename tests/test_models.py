@@ -131,7 +131,7 @@ def test_prediction_takes_what_a_gpu_has_room_for_and_no_more_than_there_is(monk
     recipe = Recipe(backbone="SmallCNN", image_size=64, batch_size=32)
     assert models.prediction_batch(recipe, 10_000) == 32
     monkeypatch.setattr(models, "has_gpu", lambda: True)
-    largest = 16 * 32 * 32 * 32  # bytes: four layers of 32 x 32 x 32 float32
+    largest = 16 * 32 * 32 * 16  # bytes: four layers of 32 x 32 x 16 float32
     for room, rows, expected in ((10 * 32 * largest, 10_000, 32), (100 * 32 * largest, 10_000, 256), (1e12, 70, 64)):
         monkeypatch.setattr(models, "gpu_memory", lambda room=room: int(room))
         assert models.prediction_batch(recipe, rows) == expected
@@ -347,10 +347,8 @@ def test_expected_memory_grows_with_the_batch_by_its_activations():
     by_batch = [
         models.expected_memory(Recipe(backbone="SmallCNN", image_size=16, batch_size=n), 2) for n in (1, 2, 100)
     ]
-    # conv, norm and relu of each block at its size, the maps pooled after all but the first, and the input
-    values = (
-        16 * 16 * 3 + 3 * 8 * 8 * 16 + sum((3 * s * s + (s // 2) ** 2) * f for s, f in [(8, 32), (4, 64), (2, 128)])
-    )
+    # conv, norm and relu of each block at its size, and the input
+    values = 16 * 16 * 3 + sum(3 * side * side * filters for side, filters in [(8, 16), (4, 32), (2, 64), (1, 128)])
     assert by_batch[1] - by_batch[0] == 4 * values
     assert by_batch[2] - by_batch[0] == 99 * 4 * values
 
