@@ -7,7 +7,7 @@ people with any colour vision tell apart.
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -95,27 +95,69 @@ def accuracy_over_epochs(history: pd.DataFrame) -> Figure:
     validated = pd.to_numeric(history["validation_accuracy"]).notna().any()
     for number, (_, rows) in enumerate(groups):
         colour, marker = _CURVES[number % len(_CURVES)], _MARKERS[(number // len(_CURVES)) % len(_MARKERS)]
-        if not _curve(axes, rows, "validation_accuracy", colour, marker, "-", spread=True):
-            _curve(axes, rows, "accuracy", colour, marker, "--", spread=True)
-        else:
-            _curve(axes, rows, "accuracy", colour, marker, "--", spread=False)
+        watched = _curve(axes, rows, "validation_accuracy", colour, marker, "-", "deviation")
+        _curve(axes, rows, "accuracy", colour, marker, "--", "none" if watched else "deviation")
     _name_curves(axes, [_curve_name(backbone, weights) for (backbone, weights), _ in groups], validated)
-    axes.set(xlabel="epoch", ylabel="accuracy by tile", ylim=(0, 1.02))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(axis="y", color="#E6E6E6")
+    _over_epochs(axes, "accuracy by tile")
     return figure
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, marker: str, style: str, spread: bool) -> bool:
-    """Draw one mean curve; returns whether there was anything to draw."""
+def held_out_over_epochs(history: pd.DataFrame) -> Figure:
+    """Held-out accuracy by epoch, mean and standard error over folds, by treatment and by tile.
+
+    history : one row an epoch: candidate, backbone, weights, fold, epoch, held_out_accuracy, held_out_tile_accuracy (or
+        missing where an epoch was not evaluated)
+    One colour a backbone; random weights are dashed. Candidates with the same backbone and weights are averaged within
+    each fold first. Source: Kensert et al. 2019, figure 4.
+    """
+    columns = [CANDIDATE, BACKBONE, "weights", FOLD, "epoch", "held_out_accuracy", "held_out_tile_accuracy"]
+    require_columns(history, columns, "history")
+    figure = Figure(figsize=(10.4, 4.0), layout="constrained")
+    all_axes = figure.subplots(1, 2)
+    backbones = list(dict.fromkeys(history[BACKBONE]))
+    groups = list(history.groupby([BACKBONE, "weights"]))
+    styles = [
+        (_CURVES[backbones.index(backbone) % len(_CURVES)], _MARKERS[number % len(_MARKERS)], weights == "random")
+        for number, ((backbone, weights), _) in enumerate(groups)
+    ]
+    for axes, column, unit in zip(all_axes, columns[-2:], ("treatment", "tile"), strict=True):
+        _bare(axes)
+        for (_, rows), (colour, marker, drawn) in zip(groups, styles, strict=True):
+            _curve(axes, rows, column, colour, marker, "--" if drawn else "-", "error")
+        _over_epochs(axes, f"held-out accuracy by {unit}")
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="--" if drawn else "-", label=_curve_name(*group))
+        for (group, _), (colour, marker, drawn) in zip(groups, styles, strict=True)
+    ]
+    all_axes[-1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=9)
+    return figure
+
+
+def _over_epochs(axes: Axes, what: str) -> None:
+    """Axes of accuracies by epoch."""
+    axes.set(xlabel="epoch", ylabel=what, ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(axis="y", color="#E6E6E6")
+
+
+def _curve(
+    axes: Axes,
+    rows: pd.DataFrame,
+    column: str,
+    colour: str,
+    marker: str,
+    style: str,
+    spread: Literal["none", "deviation", "error"],
+) -> bool:
+    """Draw one mean curve over folds and how they spread, or how sure their mean is; whether there was one to draw."""
     by_fold = rows.assign(value=pd.to_numeric(rows[column])).groupby([FOLD, "epoch"])["value"].mean()
     over_folds = by_fold.dropna().groupby("epoch")
-    mean, deviation = over_folds.mean(), over_folds.std(ddof=0)
+    mean, width = over_folds.mean(), over_folds.std(ddof=0) if spread == "deviation" else over_folds.sem()
     shown = marker if len(mean) <= _SHOWN_EPOCHS else None
     axes.plot(mean.index, mean, color=colour, linestyle=style, marker=shown, markersize=4, linewidth=1.8)
-    if spread:
-        low, high = (mean - deviation).clip(0, 1), (mean + deviation).clip(0, 1)
+    if spread != "none":
+        low, high = (mean - width).clip(0, 1), (mean + width).clip(0, 1)
         axes.fill_between(mean.index, low, high, color=colour, alpha=0.15, linewidth=0)
     return not mean.empty
 

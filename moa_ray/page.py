@@ -220,6 +220,8 @@ def draw(content: Content) -> dict[str, Figure]:
         drawn["race"] = figures.race(content.search.states, len(content.search.confirm))
     if len(content.history):
         drawn["accuracy_over_epochs"] = figures.accuracy_over_epochs(content.history)
+    if "held_out_accuracy" in content.history:
+        drawn["held_out_over_epochs"] = figures.held_out_over_epochs(content.history)
     for candidate in _confused(content):
         counts = metrics.confusion(content.treatments_of(candidate), content.labels)
         drawn[f"confusion-{candidate}"] = figures.confusion(counts)

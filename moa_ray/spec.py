@@ -192,7 +192,11 @@ def _mode(search: Any) -> Any:
 
 
 class Sweep(Section):
-    """One sweep file, checked, with every default filled in."""
+    """One sweep file, checked, with every default filled in.
+
+    evaluate_every : the held-out tiles are predicted after each so many epochs, and the last, to draw how accuracy goes
+        on; nothing is stopped or chosen by it. null predicts them after the last epoch alone
+    """
 
     study: Name
     seed: Annotated[int, Field(ge=0)] = 0
@@ -207,6 +211,7 @@ class Sweep(Section):
         default_factory=Grid
     )
     aggregate: Literal["median", "mean"] = "median"
+    evaluate_every: Annotated[int, Field(ge=1)] | None = None
     resources: Resources = Field(default_factory=Resources)
     tracking: Tracking = Field(default_factory=Tracking)
 

@@ -157,7 +157,13 @@ def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console
     material = study.material(store)
     sizes = {recipe.image_size for recipe in job.recipes if recipe.freeze != "all"}  # heads see features alone
     material = replace(material, tiles={size: path for size, path in material.tiles.items() if size in sizes})
-    bench = Bench(material, features, tiles_share=study.sweep.resources.tiles_on_device)
+    bench = Bench(
+        material,
+        features,
+        tiles_share=study.sweep.resources.tiles_on_device,
+        evaluate_every=study.sweep.evaluate_every,
+        aggregate=study.sweep.aggregate,
+    )
     exact = not isinstance(job.plan, Race)
     with Board(console, lambda: job.plan.at_most, job.done, job.recorder.leader.words, exact) as board:
         trainable = tuning.trainable(bench, job.recipes, slots)

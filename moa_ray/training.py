@@ -201,12 +201,16 @@ class Training:
         if recipe.class_weights == "none":
             self._weights = np.ones_like(self._weights)
 
-    def epochs(self) -> Iterator[Epoch]:
+    def epochs(self, stop_every: int | None = None) -> Iterator[Epoch]:
         """Train an epoch each time the next one is asked for; of a head many at once, when the first of them is.
 
+        stop_every : after each so many epochs, and the last, no further one is trained before it is asked for, so that
+            `predict` is of that epoch
         Raises Diverged where the loss is no number, after the epochs before.
         """
         at_once = max(1, _ROWS_AT_ONCE // len(self._split.train)) if self._recipe.freeze == "all" else 1
+        if stop_every is not None:
+            at_once = stop_every if stop_every <= at_once else 1
         for first in range(1, self._recipe.epochs + 1, at_once):
             numbers = range(first, min(first + at_once, self._recipe.epochs + 1))
             follow = _Follow(self, first)

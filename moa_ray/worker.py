@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import process
+from moa_ray import metrics, process
 from moa_ray.recipe import Recipe
 from moa_ray.study import Material
 from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, metadata_columns, probability_column
@@ -39,6 +39,8 @@ class Bench:
     cpus : threads that it uses
     gpus : share of a GPU that it has; 0 without one
     tiles_share : share of its GPU memory that tiles may take
+    evaluate_every : the held-out tiles are predicted after each so many epochs, too; None for after the last alone
+    aggregate : how tiles become treatments then
     """
 
     material: Material
@@ -46,6 +48,8 @@ class Bench:
     cpus: int = 1
     gpus: float = 0.0
     tiles_share: float = 0.5
+    evaluate_every: int | None = None
+    aggregate: metrics.How = "median"
 
 
 class Worker:
@@ -158,8 +162,8 @@ class _Session:
             for _ in range(self._recipe.epochs if self._whole else 1):
                 epoch = dataclasses.asdict(next(self._epochs))
                 self._history.append(epoch)
-            done = len(self._history) == self._recipe.epochs
-            outcome = {"status": "finished", "predictions": self._predictions()} if done else None
+                predictions = self._predicted(epoch)
+            outcome = None if predictions is None else {"status": "finished", "predictions": predictions}
         except Diverged as error:
             epoch, outcome = None, {"status": "diverged", "error": str(error)}
         except Exception as error:
@@ -184,7 +188,7 @@ class _Session:
         self._test = self._material.table.iloc[positions["test"]]
         split = Split(**{part: rows[index] for part, index in positions.items()})
         self._training = self._trainer.start(self._recipe, split, self._material.seeds(self._fold))
-        self._epochs = self._training.epochs()
+        self._epochs = self._training.epochs(self._bench.evaluate_every)
 
     def _new_trainer(self) -> Any:
         from moa_ray import models
@@ -200,6 +204,20 @@ class _Session:
         self._connection.send((_PRETRAINED, key))
         weights: list[NDArray[Any]] = self._connection.recv()
         return weights
+
+    def _predicted(self, epoch: dict[str, Any]) -> pd.DataFrame | None:
+        """The predictions after the last epoch. What an epoch's come to is added to it where it is to be evaluated."""
+        number, every = len(self._history), self._bench.evaluate_every
+        done = number == self._recipe.epochs
+        evaluated = every is not None and (done or number % every == 0)
+        if not done and not evaluated:
+            return None
+        predictions = self._predictions()
+        if evaluated:
+            scores = metrics.scores(predictions, self._bench.aggregate)
+            epoch["held_out_accuracy"] = scores["treatment_accuracy"]
+            epoch["held_out_tile_accuracy"] = scores["tile_accuracy"]
+        return predictions if done else None
 
     def _predictions(self) -> pd.DataFrame:
         """One row a held-out tile: its metadata, the fold, the candidate, and a probability for each label."""

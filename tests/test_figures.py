@@ -92,6 +92,22 @@ def test_without_validation_training_alone_is_drawn_with_its_spread() -> None:
     assert "validation wells" not in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
+def test_held_out_curves_are_means_over_folds_with_their_standard_error_and_random_weights_are_dashed() -> None:
+    rows = history().assign(held_out_accuracy=lambda table: table["accuracy"], held_out_tile_accuracy=0.5)
+    rows.loc[rows["epoch"] == 2, ["held_out_accuracy", "held_out_tile_accuracy"]] = None  # not evaluated
+    drawn = rows[rows["candidate"] == "c3"].assign(weights="random", candidate="c4")
+    figure = figures.held_out_over_epochs(pd.concat([rows, drawn]))
+    by_treatment, by_tile = figure.axes
+    assert [line.get_linestyle() for line in by_treatment.lines] == ["-", "-", "--"]  # A, B, B with random weights
+    for line in by_treatment.lines:
+        np.testing.assert_array_equal(line.get_xdata(), [1, 3])
+        np.testing.assert_allclose(line.get_ydata(), [0.15, 0.35])
+    # Two folds that differ by 0.1: a standard deviation of 0.1 / sqrt(2), a standard error of 0.05 to each side.
+    assert by_treatment.collections[0].get_paths()[0].get_extents().height == pytest.approx(0.3, abs=1e-6)
+    np.testing.assert_allclose(by_tile.lines[0].get_ydata(), [0.5, 0.5])
+    assert by_treatment.lines[1].get_color() == by_treatment.lines[2].get_color() != by_treatment.lines[0].get_color()
+
+
 def test_confusion_leaves_zeros_out_and_labels_in_full() -> None:
     counts = metrics.confusion(treatments(), LABELS)
     figure = figures.confusion(counts)

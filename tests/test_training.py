@@ -292,6 +292,18 @@ def test_each_epoch_trains_on_an_orientation_of_each_tile_and_predicts_the_tile_
 HEAD = dataclasses.replace(RECIPE, freeze="all", augment=NO_AUGMENTATION, weights="a.h5", epochs=5)
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_head_stops_where_it_is_to_be_predicted(data, split, every):
+    """After so many epochs of five it predicts as a training of as many does."""
+    recipe = dataclasses.replace(HEAD, schedule="constant")
+    seeded = heads(data, recipe).start(recipe, split, [1])
+    for epoch in seeded.epochs(every):
+        if epoch.epoch % every == 0:
+            alone = fit(heads(data, recipe), dataclasses.replace(recipe, epochs=epoch.epoch), split, [1])
+            np.testing.assert_allclose(seeded.predict(split.test), alone.predictions, atol=1e-6)
+    assert epoch.epoch == recipe.epochs
+
+
 def heads(data, recipe=HEAD):
     """A trainer on features that tell the labels in part."""
     rng = np.random.default_rng(3)

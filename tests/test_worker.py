@@ -14,6 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from moa_ray import metrics
 from moa_ray.folds import Fold
 from moa_ray.recipe import NO_AUGMENTATION, Recipe
 from moa_ray.study import Material
@@ -95,6 +96,23 @@ def test_another_trial_of_the_same_model_finds_the_process_warm_and_its_results_
     cold.close()
     columns = probability_columns(expected["predictions"])
     pd.testing.assert_frame_equal(warm["predictions"][columns], expected["predictions"][columns])
+
+
+def test_held_out_tiles_are_predicted_after_each_epoch_that_is_asked_for_and_nothing_else_changes(
+    worker: Worker, material: Material
+) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+    _, expected = run(worker, recipe)
+    evaluating = Worker(Bench(material, evaluate_every=2), no_weights)
+    epochs, outcome = run(evaluating, recipe)
+    evaluating.close()
+    pd.testing.assert_frame_equal(outcome["predictions"], expected["predictions"])
+    assert ["held_out_accuracy" in epoch for epoch in epochs] == [False, True, True]
+    scores = metrics.scores(expected["predictions"])
+    last = outcome["history"].iloc[-1]
+    assert last["held_out_accuracy"] == scores["treatment_accuracy"]
+    assert last["held_out_tile_accuracy"] == scores["tile_accuracy"]
+    assert "held_out_accuracy" not in expected["history"]
 
 
 def test_a_process_ends_when_another_model_must_be_compiled(worker: Worker) -> None:
