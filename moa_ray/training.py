@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -157,6 +158,16 @@ class Trainer:
         _assign(self._model, self._fresh, self._weights(recipe), np.random.default_rng([*seed, 0]))
         _assign_hyperparameters(self._model, recipe)
         return Training(self._model, self._data, recipe, split, seed, array is not None, self._compiled)
+
+    def save_backbone(self, path: Path) -> None:
+        """Write the backbone's weights as the last trial left them: a file that other recipes may name as `weights`.
+
+        path : ends in .weights.h5
+        Raises ValueError where no backbone was trained.
+        """
+        if self._model is None or not any(layer.name == "backbone" for layer in self._model.layers):
+            raise ValueError(f"{path}: no backbone was trained here; fit a recipe whose freeze is not all")
+        self._model.get_layer("backbone").save_weights(path)
 
     def _held(self, recipe: Recipe) -> NDArray[Any] | None:
         """What the model is to look its rows up in: features, or tiles that the device has room for."""

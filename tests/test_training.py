@@ -289,6 +289,26 @@ def test_each_epoch_trains_on_an_orientation_of_each_tile_and_predicts_the_tile_
     assert list(seeded._to_predict(split.test)["x"][: len(split.test)]) == list(split.test)
 
 
+def test_a_trained_backbone_is_the_weights_of_another_recipe(data, split, tmp_path):
+    trainer = Trainer(data)
+    fit(trainer, RECIPE, split, [1])
+    trainer.save_backbone(tmp_path / "trained.weights.h5")
+    trained = [np.array(one) for one in trainer._model.get_layer("backbone").get_weights()]
+    for expected, loaded in zip(
+        trained, models.pretrained("SmallCNN", str(tmp_path / "trained.weights.h5"), SIZE), strict=True
+    ):
+        np.testing.assert_array_equal(loaded, expected)
+
+
+def test_without_a_trained_backbone_there_is_none_to_write(data, split, tmp_path):
+    with pytest.raises(ValueError, match=r"trained.weights.h5: no backbone was trained here"):
+        Trainer(data).save_backbone(tmp_path / "trained.weights.h5")
+    trainer = heads(data)
+    fit(trainer, HEAD, split, [1])
+    with pytest.raises(ValueError, match="freeze is not all"):
+        trainer.save_backbone(tmp_path / "trained.weights.h5")
+
+
 HEAD = dataclasses.replace(RECIPE, freeze="all", augment=NO_AUGMENTATION, weights="a.h5", epochs=5)
 
 
