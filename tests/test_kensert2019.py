@@ -130,3 +130,18 @@ def test_the_training_is_the_papers(repo: Path) -> None:
     assert set(sweep.recipes) == expected
     assert (sweep.validation, sweep.aggregate, sweep.folds.hold_out) == (None, "median", "compound")
     assert sweep.screen.channels == ("DAPI", "Tubulin", "Actin")
+
+
+@pytest.mark.parametrize(
+    ("hold_out", "planned"),
+    [
+        ("compound", ["38 (held out: compound)", "trials       114,"]),
+        ("[compound, week]", ["33 (held out: compound, week), 5 excluded", "trials       99,"]),
+    ],
+)
+def test_the_plan_on_the_official_tables(hold_out: str, planned: list[str], repo: Path, shared: Path) -> None:
+    changes = [f"screen.root={shared / 'data/bbbc021_csv'}", f"folds.hold_out={hold_out}"]
+    plan = Study.open(spec.load(repo / "sweeps/kensert2019_bbbc021.yaml", changes)).describe()
+    assert "1208 fields of 302 treated wells, 103 treatments, 38 compounds, 12 labels" in plan
+    for words in planned:
+        assert words in plan

@@ -542,6 +542,7 @@ def test_batches_visit_every_row_and_go_on_from_the_beginning(n_rows, batch_size
         np.testing.assert_array_equal(labels, seen % 3)
         np.testing.assert_array_equal(sample_weights, weights[seen % 3])
         visited += list(seen)
+    assert batches.workers > 1  # so that Keras switches off an autotuning which holds up the end of epochs
     expected = list(rows)
     while len(expected) < len(visited):
         expected.append(rows[len(expected) % n_rows])
