@@ -370,7 +370,8 @@ def _bars(axes: Axes, treatment: pd.Series, labels: list[str]) -> None:
     axes.set_yticks(range(len(labels)), [_plain(label) for label in labels], fontsize=9)
     for tick, true in zip(axes.get_yticklabels(), is_true, strict=True):
         tick.set_fontweight("bold" if true else "normal")
-    title = f"{_plain(treatment[COMPOUND])}, {treatment[CONCENTRATION]:g} µmol/L"
+    dose = f", {treatment[CONCENTRATION]:g} µmol/L" if treatment[CONCENTRATION] else ""
+    title = _plain(treatment[COMPOUND]) + dose
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xticks([])
     axes.tick_params(length=0, labelsize=9)

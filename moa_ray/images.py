@@ -56,28 +56,43 @@ class Normalise:
 class Preparation:
     """How a field becomes tiles.
 
+    field_size : height and width, pixels, that the raw field is resized to by area averaging before anything else; one
+        number for both, null leaves it as it is. Grey levels stay whole numbers, rounded to the nearest
     anscombe : whether to stabilise the variance of photon noise first
     range_over : whether the linear map to 0..255 takes its range from the whole field or from each tile
     rows, columns : the grid that a field is cropped into
-    empty_share : a tile is dropped when at most this share of its values (all channels) is above `empty_above`
+    empty_share : a tile is dropped when at most this share of its values (all channels) is above `empty_above`; null
+        drops none
     empty_above : grey level of the 0..255 scale
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    field_size: tuple[int, int] | int | None = None
     anscombe: bool = True
     normalise: Normalise = field(default_factory=Normalise)
     range_over: Literal["field", "tile"] = "field"
     rows: int = 2
     columns: int = 2
     empty_above: int = 50
-    empty_share: float = 0.002
+    empty_share: float | None = 0.002
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 1:
             raise ValueError(f"rows and columns must be at least 1, but got {self.rows} and {self.columns}")
-        if not 0 <= self.empty_share <= 1:
-            raise ValueError(f"empty_share is a share in [0, 1], but got {self.empty_share}")
+        if self.empty_share is not None and not 0 <= self.empty_share <= 1:
+            raise ValueError(f"empty_share is a share in [0, 1], or null, but got {self.empty_share}")
+        if isinstance(self.field_size, int):
+            object.__setattr__(self, "field_size", (self.field_size, self.field_size))
+        if self.shape is not None and (self.shape[0] < self.rows or self.shape[1] < self.columns):
+            raise ValueError(
+                f"field_size must hold {self.rows} x {self.columns} tiles of a pixel or more, but got {self.field_size}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width that a field is resized to; None where it stays as it is."""
+        return (self.field_size, self.field_size) if isinstance(self.field_size, int) else self.field_size
 
 
 @lru_cache(maxsize=1)
@@ -371,6 +386,30 @@ def resize_area(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.transpose(resized)).reshape(size, size, channels)
 
 
+def resize_plane(plane: Array, shape: tuple[int, int]) -> Array:
+    """One channel of a field at another height and width: each pixel the mean of the area that it covers.
+
+    The dtype stays; whole numbers are rounded to the nearest, halves to the even one.
+    """
+    if plane.shape == shape:
+        return plane
+    height, width = plane.shape
+    down, across = (
+        _overlaps(length, size, np.dtype(np.float64)) for length, size in zip(plane.shape, shape, strict=True)
+    )
+    # In double precision the sums of up to 16 bits are exact.
+    sums = (across @ (down @ plane.astype(np.float64)).T).T
+    sums /= (height // math.gcd(height, shape[0])) * (width // math.gcd(width, shape[1]))
+    means = sums if plane.dtype.kind == "f" else np.rint(sums)
+    return np.ascontiguousarray(means, dtype=plane.dtype)
+
+
+def sized(planes: Sequence[Array], preparation: Preparation) -> Sequence[Array]:
+    """The channels of a raw field at the height and width that they are prepared at."""
+    shape = preparation.shape
+    return planes if shape is None else [resize_plane(plane, shape) for plane in planes]
+
+
 @lru_cache(maxsize=64)
 def _overlaps(length: int, size: int, kind: np.dtype[Any]) -> sparse.csr_array:
     """How much of each pixel of a line lies in each of `size` stretches of it, shape (size, length).
@@ -387,12 +426,13 @@ def _overlaps(length: int, size: int, kind: np.dtype[Any]) -> sparse.csr_array:
 def field_tiles(
     planes: Sequence[Array], preparation: Preparation, curves: Sequence[Curve]
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Yield (name, tile) of a raw field: mapped to 8 bit, cropped, nearly empty tiles dropped.
+    """Yield (name, tile) of a raw field: resized, mapped to 8 bit, cropped, nearly empty tiles dropped.
 
     A tile is named by its row and column in the grid, ``0-1``; it has the grid's own size, not yet the network's.
     planes : for each channel (height, width)
     curves : for each channel what its raw values become first
     """
+    planes = sized(planes, preparation)
     maps = _maps_to_8bit(planes, curves) if preparation.range_over == "field" else None
     height = planes[0].shape[0] // preparation.rows
     for row in range(preparation.rows):  # one at a time, which the processor's cache may hold
@@ -401,5 +441,6 @@ def field_tiles(
         for parts in zip(*(crop_grid(one, 1, preparation.columns) for one in whole), strict=True):
             _, column, crop = parts[0]
             tile = crop if maps else to_8bit([part for _, _, part in parts], curves)
-            if not is_empty(tile, preparation.empty_above, preparation.empty_share):
+            share = preparation.empty_share
+            if share is None or not is_empty(tile, preparation.empty_above, share):
                 yield f"{row}-{column}", tile

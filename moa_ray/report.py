@@ -114,7 +114,6 @@ def _content(
         board = _raced(board, race, trials)
         search = _search(study, sweep, race, trials, predictions, board)
         board = _confirmed(board, study["confirm_folds"], predictions, how)
-    painted = sweep.screen.name == "synthetic"
     return Content(
         study=study["study"],
         seed=study["seed"],
@@ -130,7 +129,7 @@ def _content(
         failures=[_failure(result) for result in results if result.status not in ("finished", "stopped")],
         warnings=study["warnings"],
         notes=["The images of this screen are painted, not photographed: it shows the software, not biology."]
-        if painted
+        if sweep.is_painted
         else [],
         versions=study["versions"],
         recipes=recipes,

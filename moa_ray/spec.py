@@ -14,6 +14,7 @@ from moa_ray import complaints
 from moa_ray.images import Preparation
 from moa_ray.recipe import Recipe, first_look
 from moa_ray.screens.synthetic import Painting
+from moa_ray.screens.translocation import Translocation
 from moa_ray.space import Choice, Space
 
 Channels = Annotated[tuple[str | None, ...], Field(min_length=1, max_length=3)]
@@ -33,6 +34,18 @@ class Bbbc021(Section):
     name: Literal["bbbc021"]
     root: Path
     channels: Channels = ("Actin", "Tubulin", "DAPI")
+
+
+class Bbbc014(Section):
+    """The plate of BBBC014: two images a well, in folders or in the zip file downloaded.
+
+    painting : a plate of painted cells, made at the root when it is not there yet; null reads the real one
+    """
+
+    name: Literal["bbbc014"]
+    root: Path
+    channels: Channels = (None, "FITC", "DAPI")
+    painting: Translocation | None = None
 
 
 class Table(Section):
@@ -201,7 +214,7 @@ class Sweep(Section):
     study: Name
     seed: Annotated[int, Field(ge=0)] = 0
     out: Path
-    screen: Annotated[Bbbc021 | Table | Synthetic, Field(discriminator="name")]
+    screen: Annotated[Bbbc021 | Bbbc014 | Table | Synthetic, Field(discriminator="name")]
     images: Preparation = Field(default_factory=Preparation)
     tiles: Path | None = None
     folds: Folds = Field(default_factory=Folds)
@@ -288,6 +301,13 @@ class Sweep(Section):
             first = tuple(known for known in search.first if known.get("backbone") not in backbones)
             search = search.model_copy(update={"first": first})
         return self.model_copy(update={"search": search})
+
+    @property
+    def is_painted(self) -> bool:
+        """Whether the images are drawn by a program."""
+        return isinstance(self.screen, Synthetic) or (
+            isinstance(self.screen, Bbbc014) and self.screen.painting is not None
+        )
 
     @property
     def tile_folder(self) -> Path:

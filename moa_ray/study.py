@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from moa_ray import tiles
 from moa_ray.folds import Fold, make_folds, validation_split
 from moa_ray.recipe import Recipe
-from moa_ray.screens import Problem, Screen, bbbc021, check_hold_out, synthetic, table
+from moa_ray.screens import Problem, Screen, bbbc014, bbbc021, check_hold_out, synthetic, table, translocation
 from moa_ray.selection import search_order
 from moa_ray.space import Choice, Entry
-from moa_ray.spec import Bbbc021, Grid, Sweep, Table
+from moa_ray.spec import Bbbc014, Bbbc021, Grid, Sweep, Table
 from moa_ray.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, TREATMENT, WELL_KEY, metadata_columns
 from moa_ray.tiles import Features, TileStore
 
@@ -297,6 +297,10 @@ def _open_screen(sweep: Sweep) -> Screen:
         )
     if isinstance(settings, Bbbc021):
         return bbbc021.open_screen(settings.root, settings.channels)
+    if isinstance(settings, Bbbc014):
+        if settings.painting is not None:
+            translocation.paint(settings.root, settings.painting)
+        return bbbc014.open_screen(settings.root, settings.channels)
     synthetic.paint(settings.root, settings.painting)
     return replace(bbbc021.open_screen(settings.root, settings.channels), name="synthetic")
 

@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray.images import Curve, Moments, Preparation, field_tiles, resize_area, settle_process
+from moa_ray.images import Curve, Moments, Preparation, field_tiles, resize_area, settle_process, sized
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Screen, read_field
 from moa_ray.tables import CONTROL, FIELD_KEY, LABEL, PLATE, TILE_KEY, WEEK, require_unique
@@ -177,7 +177,8 @@ def _facts(screen: Screen, preparation: Preparation, sizes: Collection[int]) -> 
         digest.update(line.encode() + b"\n")
     return {
         "version": _VERSION,
-        "preparation": asdict(preparation),
+        # What is null is left out: stores made before there was such a setting stay known.
+        "preparation": {name: value for name, value in asdict(preparation).items() if value is not None},
         "sizes": sorted(set(sizes)),
         "channels": list(screen.channels),
         "files": digest.hexdigest(),
@@ -429,11 +430,12 @@ class _Measure:
     """How a control field becomes moments."""
 
     root: Path
-    curve: Curve
+    preparation: Preparation
 
     def __call__(self, locations: list[str]) -> Moments:
         settle_process()
-        return Moments.of(read_field(self.root, locations), self.curve)
+        planes = sized(read_field(self.root, locations), self.preparation)
+        return Moments.of(planes, Curve(self.preparation.anscombe))
 
 
 def _control_moments(
@@ -447,7 +449,7 @@ def _control_moments(
     count.add(int(finished.sum()))
     # In the order of the keys, so that rounding does not depend on the order of the table.
     fields = controls[~finished].sort_values(FIELD_KEY)
-    work = _Measure(screen.root.resolve(), Curve(preparation.anscombe))
+    work = _Measure(screen.root.resolve(), preparation)
     unreadable: list[str] = []
     with closing(crew.map(work, fields[screen.path_columns].to_numpy().tolist())) as results:
         for plate, of_plate in fields.groupby(PLATE):

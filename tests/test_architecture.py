@@ -15,9 +15,11 @@ LAYERS = {
     2: {"models", "augment", "tiles"},
     1: {
         "screens",
+        "screens.bbbc014",
         "screens.bbbc021",
         "screens.table",
         "screens.synthetic",
+        "screens.translocation",
         "images",
         "folds",
         "metrics",

@@ -28,6 +28,7 @@ from moa_ray.images import (
     is_empty,
     read_image,
     resize_area,
+    resize_plane,
     to_8bit,
 )
 
@@ -298,6 +299,46 @@ def test_resizing_to_any_size_averages_areas(height: int, width: int, size: int,
     np.testing.assert_allclose(resized, exact, atol=0.501)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(*[st.integers(1, 60)] * 2),
+    st.tuples(*[st.integers(1, 60)] * 2),
+    st.sampled_from(["uint8", "uint16", "int32", "float32"]),
+)
+def test_field_of_any_shape_is_resized_to_any_other_by_areas(
+    before: tuple[int, int], after: tuple[int, int], kind: str
+) -> None:
+    plane = (np.random.default_rng(before).random(before) * 250).astype(kind)
+    down, across = (_slow_shares(*lengths) for lengths in zip(before, after, strict=True))
+    resized = resize_plane(plane, after)
+    assert (resized.dtype, resized.shape) == (plane.dtype, after)
+    assert resized.flags.c_contiguous
+    np.testing.assert_allclose(resized, down @ plane @ across.T, atol=1e-3 if kind == "float32" else 0.501)
+
+
+def test_halves_are_rounded_to_the_even_level() -> None:
+    plane = np.array([[0, 1, 1, 2, 65535, 65534]], np.uint16)
+    np.testing.assert_array_equal(resize_plane(plane, (1, 3)), [[0, 2, 65534]])
+
+
+def test_field_is_resized_before_anything_else() -> None:
+    planes = [np.random.default_rng(c).integers(0, 4000, (30, 44)).astype(np.uint16) for c in range(2)]
+    curves = [Curve(anscombe=True)] * 2
+    whole = Preparation(field_size=(16, 20), empty_share=None)
+    resized = [resize_plane(plane, (16, 20)) for plane in planes]
+    tiles, expected = (
+        dict(field_tiles(given, preparation, curves))
+        for given, preparation in ((planes, whole), (resized, Preparation(empty_share=None)))
+    )
+    assert {tile.shape for tile in tiles.values()} == {(8, 10, 2)}
+    assert tiles.keys() == expected.keys()
+    assert all((tile == expected[name]).all() for name, tile in tiles.items())
+
+
+def test_one_number_is_both_sides_of_a_field() -> None:
+    assert Preparation(field_size=64) == Preparation(field_size=(64, 64))
+
+
 @pytest.mark.parametrize("size", [64, 96, 160, 224, 299])
 def test_tiles_of_the_paper_are_resized_as_opencv_does(size: int) -> None:
     tile = np.random.default_rng(size).integers(0, 256, (512, 640, 3)).astype(np.uint8)
@@ -335,6 +376,11 @@ def test_field_becomes_named_tiles_without_the_empty_one() -> None:
     assert all((tile == 255).all() for tile in tiles.values())
 
 
+def test_no_tile_is_dropped_where_the_share_is_null() -> None:
+    tiles = dict(field_tiles([np.full((4, 4), 7, np.uint16)], Preparation(empty_share=None), [Curve(anscombe=True)]))
+    assert list(tiles) == ["0-0", "0-1", "1-0", "1-1"]
+
+
 def test_range_over_a_tile_stretches_each_tile_by_itself() -> None:
     planes = list(np.moveaxis(np.arange(32, dtype=np.uint16).reshape(4, 4, 2), -1, 0))
     curves = [Curve(anscombe=True)] * 2
@@ -351,6 +397,8 @@ def test_range_over_a_tile_stretches_each_tile_by_itself() -> None:
         lambda: Preparation(rows=0),
         lambda: Preparation(columns=0),
         lambda: Preparation(empty_share=1.5),
+        lambda: Preparation(field_size=1),
+        lambda: Preparation(field_size=(8, 1)),
     ],
 )
 def test_settings_check_themselves(make: Any) -> None:

@@ -1,5 +1,6 @@
 """The tile store: what its tiles are, that rows are found by key alone, and that work is neither lost nor repeated."""
 
+import json
 import os
 import threading
 import zipfile
@@ -160,6 +161,21 @@ def test_real_cells_are_what_a_slow_loop_makes_of_the_issue(shared: Path, tmp_pa
     enough = screen.labelled[screen.labelled[WEEK].map(counts).fillna(0) >= preparation.normalise.min_control_fields]
     assert len(enough)
     _assert_like_the_referee(screen, store, enough.iloc[::40], WEEK, 64)
+
+
+def test_controls_are_measured_on_fields_of_the_size_that_they_are_prepared_at(screen: Screen, tmp_path: Path) -> None:
+    smaller = tmp_path / "smaller"
+    for path in screen.root.rglob("*.*"):
+        copy = smaller / path.relative_to(screen.root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".tif":
+            pixels = np.asarray(Image.open(path)).astype(np.float64)
+            halved = np.rint(pixels.reshape(32, 2, 40, 2).mean(axis=(1, 3))).astype(np.uint16)
+            Image.fromarray(halved).save(copy)
+        else:
+            copy.write_bytes(path.read_bytes())
+    resized = _prepare(screen, tmp_path / "one", Preparation(field_size=(32, 40)), size=16)
+    assert _same(_by_key(resized, 16), _by_key(_prepare(bbbc021.open_screen(smaller), tmp_path / "two", size=16), 16))
 
 
 # Keys, channels, sizes ------------------------------------------------------------------------------------------------
@@ -388,11 +404,22 @@ def test_two_that_prepare_the_same_store_share_the_work(screen: Screen, tmp_path
         Preparation(columns=1),
         Preparation(empty_above=51),
         Preparation(empty_share=0.003),
+        Preparation(empty_share=None),
+        Preparation(field_size=64),
     ],
     ids=str,
 )
 def test_every_setting_changes_the_fingerprint(screen: Screen, preparation: Preparation) -> None:
     assert fingerprint(screen, preparation, [32]) != fingerprint(screen, Preparation(), [32])
+
+
+def test_store_of_a_field_that_is_not_resized_is_known_as_before_there_was_such_a_setting(
+    screen: Screen, tmp_path: Path
+) -> None:
+    known = json.loads((_prepare(screen, tmp_path).path / "fingerprint.json").read_text())
+    assert known["preparation"].keys() == {
+        *("anscombe", "normalise", "range_over", "rows", "columns", "empty_above", "empty_share")
+    }
 
 
 def _first(screen: Screen, column: str, value: str) -> Screen:

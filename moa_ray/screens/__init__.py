@@ -220,19 +220,19 @@ def check_fields(fields: pd.DataFrame) -> list[Problem]:
     for column in (*FIELD_KEY, COMPOUND):
         if (empty := fields[column].isna()).any():
             rows = [f"row {index}" for index in fields.index[empty]]
-            problems.append(_problem("error", f"fields have no {column}", rows))
+            problems.append(problem("error", f"fields have no {column}", rows))
     repeated = fields[fields.duplicated(FIELD_KEY, keep=False)]
     if len(repeated):
         names = _row_names(repeated.drop_duplicates(FIELD_KEY))
-        problems.append(_problem("error", "fields stand in more than one row of the table", names))
+        problems.append(problem("error", "fields stand in more than one row of the table", names))
     labels = fields[fields[LABEL].notna()].groupby(TREATMENT)[LABEL].unique()
     torn = labels[labels.map(len) > 1]
     if len(torn):
         names = [f"{compound} at {dose:g} ({', '.join(found)})" for (compound, dose), found in torn.items()]
-        problems.append(_problem("error", "treatments carry two labels", names))
+        problems.append(problem("error", "treatments carry two labels", names))
     bare = sorted(set(fields[PLATE].dropna()) - set(fields.loc[fields[CONTROL], PLATE]))
     if bare:
-        problems.append(_problem("warning", "plates have no control wells", bare))
+        problems.append(problem("warning", "plates have no control wells", bare))
     if fields[LABEL].nunique() < 2:
         problems.append(Problem("error", f"the fields carry {fields[LABEL].nunique()} labels; at least 2 are needed"))
     return problems
@@ -250,9 +250,7 @@ def check_hold_out(fields: pd.DataFrame, column: str) -> list[Problem]:
         return []
     names = [f"{label} ({column} {found[0]})" for label, found in single.items()]
     severity: Literal["error", "warning"] = "error" if column == COMPOUND else "warning"
-    return [
-        _problem(severity, f"labels have a single {column.removeprefix('Metadata_')} and cannot be held out", names)
-    ]
+    return [problem(severity, f"labels have a single {column.removeprefix('Metadata_')} and cannot be held out", names)]
 
 
 def check_images(fields: pd.DataFrame, root: Path, columns: Sequence[str]) -> list[Problem]:
@@ -269,9 +267,9 @@ def check_images(fields: pd.DataFrame, root: Path, columns: Sequence[str]) -> li
                 outside.append(f"{name}: {location}")
             else:
                 inside.append(location)
-    problems = [_problem("error", "image paths are empty", nowhere)] if nowhere else []
+    problems = [problem("error", "image paths are empty", nowhere)] if nowhere else []
     if outside:
-        problems.append(_problem("error", f"image paths lead out of the screen's root {root}", outside))
+        problems.append(problem("error", f"image paths lead out of the screen's root {root}", outside))
     return problems + check_files(root, inside)
 
 
@@ -297,13 +295,13 @@ def check_files(root: Path, locations: Iterable[str]) -> list[Problem]:
     problems = []
     if missing:
         text = f"of {len(wanted)} image files are missing below {root}; look at screen.root"
-        problems.append(_problem("error", text, missing))
+        problems.append(problem("error", text, missing))
     found = [location for location in wanted if location in there]
     with ThreadPoolExecutor() as pool:
         headers = dict(zip(found, pool.map(lambda location: _header(root, location), found), strict=True))
     unreadable = [f"{location}: {header}" for location, header in headers.items() if isinstance(header, str)]
     if unreadable:
-        problems.append(_problem("error", "image files cannot be read", unreadable))
+        problems.append(problem("error", "image files cannot be read", unreadable))
     return problems + _odd_ones({location: header for location, header in headers.items() if isinstance(header, tuple)})
 
 
@@ -327,11 +325,11 @@ def _odd_ones(headers: Mapping[str, tuple[tuple[int, int], str]]) -> list[Proble
             continue
         common = counts.most_common(1)[0][0]
         odd = [f"{location} {value}" for location, value in values.items() if value != common]
-        problems.append(_problem("error", f"image files have another {name} than most ({common})", odd))
+        problems.append(problem("error", f"image files have another {name} than most ({common})", odd))
     return problems
 
 
-def _problem(severity: Literal["error", "warning"], text: str, names: Iterable[str]) -> Problem:
+def problem(severity: Literal["error", "warning"], text: str, names: Iterable[str]) -> Problem:
     """A problem in one line: how many, what, and the first few by name."""
     listed = list(names)
     examples = ", ".join(listed[:_EXAMPLES]) + (", ..." if len(listed) > _EXAMPLES else "")

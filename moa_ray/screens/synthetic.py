@@ -13,14 +13,18 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Plane = NDArray[np.float64]
 
@@ -133,19 +137,32 @@ def paint(root: Path, painting: Painting) -> None:
 
     Raises ValueError where the root holds anything else.
     """
+    with paint_once(root, painting) as writing:
+        if writing is None:
+            return
+        rows = [row for well in _wells(painting) for row in _paint_well(writing, painting, well)]
+        _write_tables(writing, painting, rows)
+
+
+@contextmanager
+def paint_once(root: Path, painting: "DataclassInstance") -> Iterator[Path | None]:
+    """A folder to paint in, which becomes the root when all went well; None where the same painting is there.
+
+    Raises ValueError where the root holds anything else.
+    """
     plain = dataclasses.asdict(painting)
     marker = root / _MARKER
     if marker.exists():
-        if json.loads(marker.read_text(encoding="utf-8")) == plain:
-            return
-        raise ValueError(f"{root}: holds another painting; give another screen.root, or move that folder away")
+        if json.loads(marker.read_text(encoding="utf-8")) != plain:
+            raise ValueError(f"{root}: holds another painting; give another screen.root, or move that folder away")
+        yield None
+        return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"{root}: holds other files; give a screen.root that does not exist yet")
     writing = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
     writing.mkdir(parents=True)
     try:
-        rows = [row for well in _wells(painting) for row in _paint_well(writing, painting, well)]
-        _write_tables(writing, painting, rows)
+        yield writing
         (writing / _MARKER).write_text(json.dumps(plain, indent=1), encoding="utf-8")
         if root.exists():
             root.rmdir()
@@ -238,14 +255,14 @@ def _paint_cell(cell: Look, dy: Plane, dx: Plane, rng: np.random.Generator) -> d
     across = dy * np.cos(angle) - dx * np.sin(angle)
     radius = np.hypot(along / cell.elongation, across * cell.elongation)
     theta = np.arctan2(across, along)
-    inside = _disc(radius, cell.cell, 2.0)
+    inside = disc(radius, cell.cell, 2.0)
     # What is a share stays one however cells vary: above 1, light would turn negative.
     fibres, depth, rim, share = (min(value, 1.0) for value in (cell.fibres, cell.rays, cell.rim, cell.fragments))
     body = 0.35 * inside * (1 + fibres * np.sin(across * 1.6 + phase))
     edge = np.exp(-(((radius - cell.cell * 0.92) / 1.8) ** 2))
     reach = np.exp(-((radius / (cell.cell * cell.spread)) ** 2))
     rays = 1 + depth * np.sin(9 * theta + 0.35 * radius + phase)
-    nucleus = _disc(np.hypot(along / 1.15, across), cell.nucleus, 1.2)
+    nucleus = disc(np.hypot(along / 1.15, across), cell.nucleus, 1.2)
     pieces = _pieces(cell, dy, dx, rng)
     return {
         "Actin": (1 - rim) * body + rim * edge,
@@ -259,13 +276,14 @@ def _pieces(cell: Look, dy: Plane, dx: Plane, rng: np.random.Generator) -> Plane
     light = np.zeros(dy.shape)
     for _ in range(rng.integers(4, 6)):
         y, x = rng.normal(0, cell.nucleus * 0.75, 2)
-        light += _disc(np.hypot(dy - y, dx - x), cell.nucleus * 0.4, 0.8)
+        light += disc(np.hypot(dy - y, dx - x), cell.nucleus * 0.4, 0.8)
     return light
 
 
-def _disc(radius: Plane, edge: float, softness: float) -> Plane:
-    disc: Plane = 1 / (1 + np.exp(np.clip((radius - edge) / (0.4 * softness), -50, 50)))
-    return disc
+def disc(radius: Plane, edge: float, softness: float) -> Plane:
+    """1 inside of an edge, 0 outside, between them over about so many pixels."""
+    light: Plane = 1 / (1 + np.exp(np.clip((radius - edge) / (0.4 * softness), -50, 50)))
+    return light
 
 
 def _photograph(
