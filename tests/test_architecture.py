@@ -18,6 +18,7 @@ LAYERS = {
         "screens.bbbc021",
         "screens.table",
         "screens.synthetic",
+        "downloads",
         "images",
         "folds",
         "metrics",
