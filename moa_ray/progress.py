@@ -185,6 +185,7 @@ def download_progress(console: Console) -> Iterator[Callable[[downloads.Progress
             task = bar.add_task("", total=now.of_bytes, completed=now.bytes, files=files)
         bar.update(task, completed=now.bytes, files=files)
         tenth = 10 * now.bytes // now.of_bytes if now.of_bytes else 0
+        tenth = min(tenth, 10 if now.files == now.of_files else 9)  # the last line counts every file
         if not console.is_terminal and tenth > said:
             said = tenth
             console.print(f"downloading: {now.bytes / 1e6:.1f} of {now.of_bytes / 1e6:.1f} MB, {files}")

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ import pytest
 from moa_ray import command, downloads, prepare
 from moa_ray.downloads import Download, Outcome, Progress, fetch, from_base
 from moa_ray.screens import bbbc021
-from tests.commands import until
+from tests.commands import PATIENCE, until
 from tests.test_bbbc021 import paint, tables
 
 DATA = bytes(range(256)) * 4096  # 1 MiB: more than one block
@@ -144,6 +145,16 @@ def reasons(outcome: Outcome) -> list[str]:
     return [missing.reason for missing in outcome.missing]
 
 
+def start(file: Download, root: Path) -> "subprocess.Popen[str]":
+    """Fetch in a process of its own, with hours between two tries."""
+    code = (
+        "import sys; from pathlib import Path; from moa_ray.downloads import Download, fetch\n"
+        "fetch([Download(sys.argv[1], 'a')], Path(sys.argv[2]), lambda _: None, waits=(9999,))"
+    )
+    command = [sys.executable, "-c", code, file.address, str(root)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 def archive(**members: bytes) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as made:
@@ -229,13 +240,7 @@ def test_killed_process_is_gone_on_from(publisher: Publisher, tmp_path: Path) ->
 
     publisher.files["a"] = DATA
     publisher.troubles["a"] = [stalls]
-    code = (
-        "import sys; from pathlib import Path; from moa_ray.downloads import Download, fetch\n"
-        "fetch([Download(sys.argv[1], 'a')], Path(sys.argv[2]), lambda _: None)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, f"{publisher.base}/a", str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    process = start(publisher.download("a"), tmp_path)
     try:
         until(lambda: any(path.stat().st_size for path in tmp_path.glob("a.*.part")), process)
     finally:
@@ -262,6 +267,20 @@ def test_interrupted_call_ends_its_threads_and_is_gone_on_from(publisher: Publis
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
     assert get(tmp_path, *files).missing == ()
     assert contents(tmp_path) == publisher.files
+
+
+def test_interrupt_does_not_wait_for_the_next_try(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.files["a"] = DATA
+    publisher.troubles["a"] = [status(503)] * 2
+    process = start(publisher.download("a"), tmp_path)
+    try:
+        until(lambda: publisher.gets("a") != [], process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert "KeyboardInterrupt" in output
+    assert publisher.gets("a") == [None]
 
 
 def test_connection_that_goes_silent_counts_as_broken(
@@ -421,7 +440,8 @@ def test_server_that_heeds_no_if_range_cannot_mix_two_files(publisher: Publisher
 
 def test_server_that_sends_another_range_is_not_believed(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files["a"] = DATA
-    publisher.troubles["a"] = [breaks(300_000), lambda handler, content: handler.answer(content, range_from=299_999)]
+    shifted: Trouble = lambda handler, content: handler.answer(content, len(DATA) - 300_000, range_from=299_999)  # noqa: E731
+    publisher.troubles["a"] = [breaks(300_000), shifted]
     assert get(tmp_path, publisher.download("a")).missing == ()
     assert publisher.gets("a") == [None, "bytes=300000-", None]
     assert contents(tmp_path) == {"a": DATA}
@@ -477,7 +497,11 @@ def chunked(*chunks: bytes, ends: bool = True) -> Trouble:
 
 def test_stream_of_unknown_size_is_whole_where_it_says_so(publisher: Publisher, tmp_path: Path) -> None:
     publisher.head_troubles["a"] = [chunked()]
-    publisher.troubles["a"] = [chunked(), chunked(b"one ", b"two", ends=False), chunked(b"one ", b"two ", b"three")]
+    publisher.troubles["a"] = [
+        chunked(),
+        chunked(DATA, ends=False),
+        chunked(b"one ", b"two ", b"three"),
+    ]
     assert get(tmp_path, publisher.download("a")).missing == ()
     assert contents(tmp_path) == {"a": b"one two three"}
 
