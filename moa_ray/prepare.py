@@ -1,6 +1,6 @@
-"""The data stage alone: check a screen and prepare its tiles.
+"""The data stage alone: fetch a screen if asked to, check it and prepare its tiles.
 
-python -m moa_ray.prepare SWEEP.yaml [KEY=VALUE ...] [--address ADDRESS]
+python -m moa_ray.prepare SWEEP.yaml [KEY=VALUE ...] [--download [--from URL]] [--address ADDRESS]
 """
 
 import argparse
@@ -9,9 +9,12 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from moa_ray import cluster, command, spec
-from moa_ray.progress import field_progress
+from moa_ray import cluster, command, downloads, spec
+from moa_ray.progress import download_progress, field_progress
+from moa_ray.screens import bbbc014, bbbc021
 from moa_ray.study import Study
+
+_DOWNLOADS = {"bbbc014": bbbc014.DOWNLOADS, "bbbc021": bbbc021.DOWNLOADS}
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -19,12 +22,23 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = command.parser("prepare", "Check a screen and prepare its tiles.")
     command.add_sweep_file(arguments)
     arguments.add_argument("--address", help="a Ray cluster to prepare on, e.g. auto; default: this machine alone")
+    arguments.add_argument(
+        "--download", action="store_true", help="first fetch the files of the screen that are not at its root yet"
+    )
+    arguments.add_argument(
+        "--from", dest="base", metavar="URL", help="fetch them from here, not from their publisher; URL/NAME is a file"
+    )
     return command.run(_prepare, arguments, given)
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
-    study = Study.open(spec.load(arguments.sweep, arguments.overrides))
+    sweep = spec.load(arguments.sweep, arguments.overrides)
+    if arguments.base is not None and not arguments.download:
+        raise ValueError(f"--from {arguments.base}: says where to fetch a screen from; add --download to fetch it")
+    if arguments.download and not _download(sweep, arguments, console):
+        return command.FAILED
+    study = Study.open(sweep)
     study.require_sound()
 
     def warn(sentence: str) -> None:
@@ -38,6 +52,31 @@ def _prepare(arguments: argparse.Namespace) -> int:
         f"{len(store.table)} tiles of {', '.join(f'{size} px' for size in study.sizes)}: {store.path}", markup=False
     )
     return command.DONE
+
+
+def _download(sweep: spec.Sweep, arguments: argparse.Namespace, console: Console) -> bool:
+    """Fetch what is not at the screen's root yet; whether everything is there then. What is not is listed."""
+    name, root = sweep.screen.name, sweep.screen.root
+    if name not in _DOWNLOADS or sweep.is_painted:
+        raise ValueError(
+            f"{arguments.sweep}: screen.name: a {'painted' if sweep.is_painted else name} screen is not downloaded, only {' and '.join(_DOWNLOADS)} are; "
+            "call again without --download"
+        )
+    files = _DOWNLOADS[name]
+    if arguments.base is not None:
+        files = downloads.from_base(arguments.base, files)
+    with download_progress(console) as progress:
+        outcome = downloads.fetch(files, root, progress)
+    counts = f"{len(outcome.fetched)} files fetched, {len(outcome.present)} were there, {len(outcome.missing)} missing"
+    console.print(f"{counts}: {root}", markup=False)
+    if outcome.leftovers:
+        names = ", ".join(part.name for part in outcome.leftovers)
+        console.print(f"no longer needed there and yours to delete: {names}", markup=False)
+    for missing in outcome.missing:
+        print(f"not fetched: {missing.download.address}: {missing.reason}", file=sys.stderr)
+    if outcome.missing:
+        print("the same command fetches these alone", file=sys.stderr)
+    return not outcome.missing
 
 
 if __name__ == "__main__":

@@ -9,10 +9,21 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
+from moa_ray import downloads
 from moa_ray.ledger import Result
 from moa_ray.race import Assignment
 
@@ -146,6 +157,38 @@ def features_progress(console: Console) -> Iterator[Callable[[str, int, int], No
         if not console.is_terminal and quarter > said.get(what, 0):
             said[what] = quarter
             console.print(f"taking features of {what}: {done} of {total} tiles, {rate}", markup=False)
+
+    with bar:
+        yield show
+
+
+@contextlib.contextmanager
+def download_progress(console: Console) -> Iterator[Callable[[downloads.Progress], None]]:
+    """Yield a callback that draws a bar over bytes with the files done, or a line each tenth without a terminal."""
+    bar = Progress(
+        TextColumn("downloading"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[files]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task: TaskID | None = None
+    said = 0
+
+    def show(now: downloads.Progress) -> None:
+        nonlocal task, said
+        files = f"{now.files} of {now.of_files} files"
+        if task is None:  # what came in an earlier call does not count as speed
+            task = bar.add_task("", total=now.of_bytes, completed=now.bytes, files=files)
+        bar.update(task, completed=now.bytes, files=files)
+        tenth = 10 * now.bytes // now.of_bytes if now.of_bytes else 0
+        tenth = min(tenth, 10 if now.files == now.of_files else 9)  # the last line counts every file
+        if not console.is_terminal and tenth > said:
+            said = tenth
+            console.print(f"downloading: {now.bytes / 1e6:.1f} of {now.of_bytes / 1e6:.1f} MB, {files}")
 
     with bar:
         yield show

@@ -20,6 +20,7 @@ LAYERS = {
         "screens.table",
         "screens.synthetic",
         "screens.translocation",
+        "downloads",
         "images",
         "folds",
         "metrics",

@@ -5,8 +5,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from moa_ray import downloads
 from moa_ray.ledger import Result, Status
-from moa_ray.progress import Board, duration, features_progress, field_progress
+from moa_ray.progress import Board, download_progress, duration, features_progress, field_progress
 from moa_ray.race import Assignment
 from moa_ray.recipe import Recipe
 
@@ -92,3 +93,25 @@ def test_fields_that_were_finished_before_do_not_count_in_the_rate(monkeypatch: 
 
 def test_durations_read_like_a_clock() -> None:
     assert [duration(seconds) for seconds in (5, 65, 3665.4)] == ["0:05", "1:05", "1:01:05"]
+
+
+def test_downloading_says_a_line_a_tenth_and_nothing_where_all_is_there() -> None:
+    out = StringIO()
+    with download_progress(Console(file=out, width=200)) as show:
+        show(downloads.Progress(57, 57, 0, 0))
+    assert out.getvalue() == ""
+    with download_progress(Console(file=out, width=200)) as show:
+        for million in range(101):
+            show(downloads.Progress(million // 50, 2, million * 1_000_000, 100_000_000))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[4] == "downloading: 50.0 of 100.0 MB, 1 of 2 files"
+
+
+def test_terminal_shows_bytes_and_files_while_downloading() -> None:
+    out = StringIO()
+    with download_progress(Console(file=out, width=200, force_terminal=True)) as show:
+        show(downloads.Progress(0, 2, 10_000_000, 100_000_000))
+        show(downloads.Progress(1, 2, 50_000_000, 100_000_000))
+    assert "50.0/100.0 MB" in out.getvalue()
+    assert "1 of 2 files" in out.getvalue()

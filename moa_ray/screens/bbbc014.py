@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from moa_ray.downloads import Download
 from moa_ray.screens import Problem, Screen, check_files, listing, problem
 from moa_ray.tables import (
     CELL_LINE,
@@ -28,6 +29,7 @@ from moa_ray.tables import (
 )
 
 CHANNELS = {"FITC": 1, "DAPI": 2}  # and their numbers in file names
+DOWNLOADS = (Download("https://data.broadinstitute.org/bbbc/BBBC014/BBBC014_v1_images.zip", "BBBC014_v1_images.zip"),)
 ROWS = tuple("ABCDEFGH")
 COLUMNS = range(1, 13)
 

@@ -2,6 +2,8 @@
 
 The root holds ``BBBC021_v1_image.csv``, ``BBBC021_v1_moa.csv`` and the plates, as folders ``WeekN/WeekN_PLATE/`` or
 ``WeekN_PLATE/``, or as the zip files that were downloaded.
+
+Source: https://bbbc.broadinstitute.org/BBBC021.
 """
 
 import re
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from moa_ray.downloads import Download
 from moa_ray.screens import Problem, Screen, check_fields, check_images, listing, numbers, well_names
 from moa_ray.tables import (
     COMPOUND,
@@ -28,6 +31,27 @@ from moa_ray.tables import (
 
 CHANNELS = ("Actin", "Tubulin", "DAPI")
 CONTROL_COMPOUND = "DMSO"
+
+PLATES = {
+    "Week1": (22123, 22141, 22161, 22361, 22381, 22401),
+    "Week2": (24121, 24141, 24161, 24361, 24381, 24401),
+    "Week3": (25421, 25441, 25461, 25681, 25701, 25721),
+    "Week4": (27481, 27521, 27542, 27801, 27821, 27861),
+    "Week5": (28901, 28921, 28961, 29301, 29321, 29341),
+    "Week6": (31641, 31661, 31681, 32061, 32121, 32161),
+    "Week7": (34341, 34381, 34641, 34661, 34681),
+    "Week8": (38203, 38221, 38241, 38341, 38342),
+    "Week9": (39206, 39221, 39222, 39282, 39283, 39301),
+    "Week10": (40111, 40115, 40119),
+}
+DOWNLOADS = tuple(
+    Download(f"https://data.broadinstitute.org/bbbc/BBBC021/{name}", name)
+    for name in (
+        "BBBC021_v1_image.csv",
+        "BBBC021_v1_moa.csv",
+        *(f"BBBC021_v1_images_{week}_{plate}.zip" for week, plates in PLATES.items() for plate in plates),
+    )
+)
 
 # Taxol stands on every plate as a control. Only these wells of Week1 hold it as a treatment of its own.
 _TAXOL_PLATES = ("Week1_22123", "Week1_22141", "Week1_22161")
@@ -63,7 +87,7 @@ def _read(root: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     except FileNotFoundError:
         raise ValueError(
             f"{path}: missing; the root of a bbbc021 screen holds {name} (from the Broad Bioimage Benchmark "
-            "Collection, BBBC021), so look at screen.root"
+            "Collection, BBBC021), so look at screen.root, or fetch it: python -m moa_ray.prepare SWEEP.yaml --download"
         ) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: no CSV table: {error}") from None
