@@ -58,8 +58,9 @@ def _download(sweep: spec.Sweep, arguments: argparse.Namespace, console: Console
     """Fetch what is not at the screen's root yet; whether everything is there then. What is not is listed."""
     name, root = sweep.screen.name, sweep.screen.root
     if name not in _DOWNLOADS or sweep.is_painted:
+        kind = "painted" if sweep.is_painted else name
         raise ValueError(
-            f"{arguments.sweep}: screen.name: a {'painted' if sweep.is_painted else name} screen is not downloaded, only {' and '.join(_DOWNLOADS)} are; "
+            f"{arguments.sweep}: screen.name: a {kind} screen is not downloaded, only {' and '.join(_DOWNLOADS)} are; "
             "call again without --download"
         )
     files = _DOWNLOADS[name]

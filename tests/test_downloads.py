@@ -18,12 +18,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from commands import PATIENCE, until
+from test_bbbc021 import paint, tables
 
 from moa_ray import command, downloads, prepare
 from moa_ray.downloads import Download, Outcome, Progress, fetch, from_base
 from moa_ray.screens import bbbc021
-from tests.commands import PATIENCE, until
-from tests.test_bbbc021 import paint, tables
 
 DATA = bytes(range(256)) * 4096  # 1 MiB: more than one block
 Trouble = Callable[["Handler", bytes], None]
