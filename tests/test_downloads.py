@@ -778,7 +778,7 @@ def test_prepare_lists_what_it_could_not_fetch_and_the_next_call_fetches_that(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--download", "screen.name=synthetic"], r"a synthetic screen is not downloaded"),
+        (["--download", "screen.name=synthetic"], r"a painted screen is not downloaded"),
         (["--from", "http://a.org"], "add --download"),
         (["--download", "--from", "ftp://a.org"], "begins with http"),
     ],
