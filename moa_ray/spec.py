@@ -192,7 +192,10 @@ def _mode(search: Any) -> Any:
 
 
 class Sweep(Section):
-    """One sweep file, checked, with every default filled in."""
+    """One sweep file, checked, with every default filled in.
+
+    reference : published results that the report lays the sweep's beside; see `moa_ray.published`
+    """
 
     study: Name
     seed: Annotated[int, Field(ge=0)] = 0
@@ -209,6 +212,7 @@ class Sweep(Section):
     aggregate: Literal["median", "mean"] = "median"
     resources: Resources = Field(default_factory=Resources)
     tracking: Tracking = Field(default_factory=Tracking)
+    reference: Literal["kensert2019"] | None = None
 
     @model_validator(mode="before")
     @classmethod
