@@ -336,6 +336,7 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         differing=differing_sheet(content.compared),
         others=others_sheet(),
         published=published,
+        held_out=_held_out(content),
     )
 
 
@@ -382,6 +383,13 @@ def mistakes_sheet(content: Content) -> Sheet:
         cells = [row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL], true, row[metrics.PREDICTED], taken]
         rows.append([*cells, *(str(row[name]) for name in counted), f"{wrong} of {len(same)}"])
     return Sheet(headings, rows, [False, True, False, True, False, True, *[True] * len(counted), True])
+
+
+def _held_out(content: Content) -> str:
+    """The columns that the folds held out, as their names begin; empty where that is not known."""
+    if FOLD not in content.treatments or content.treatments.empty:
+        return ""
+    return str(content.treatments[FOLD].iloc[0]).partition("=")[0].replace(",", ", ")
 
 
 def unscored_sheet(content: Content) -> Sheet:

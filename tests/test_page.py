@@ -208,6 +208,10 @@ def test_a_candidate_stands_beside_the_published_one() -> None:
     assert len(page.differing_sheet(made.compared).rows) == 6
     assert "side_by_side" in page.draw(made)
     assert "Microsnoop 2023" in text
+    by_week = made.treatments.assign(fold="compound,week=a")
+    for treatments, words in ((by_week, "compound, week"), (by_week.drop(columns="fold"), "not known")):
+        html = page.render(dataclasses.replace(made, treatments=treatments))
+        assert f"Held out here: {words}." in visible(html)
     assert "Side by side" not in visible(page.render(content()))
 
 
