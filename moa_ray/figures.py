@@ -4,10 +4,13 @@ Drawn through matplotlib's objects, so that no figure lives in a global state. C
 people with any colour vision tell apart.
 """
 
+import hashlib
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Literal
+from urllib.parse import quote
 
 import matplotlib
 import numpy as np
@@ -17,11 +20,12 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from moa_ray import metrics
+from moa_ray import examples, metrics, published
+from moa_ray.examples import Pair, Shot
 from moa_ray.tables import (
     BACKBONE,
     CANDIDATE,
@@ -46,6 +50,9 @@ _SAVED: dict[Any, Any] = {
     "svg.fonttype": "path",
 }  # the same file for the same figure, on any machine
 _WORDS_A_LINE = 3
+_LONGEST = 200  # characters of a file's name; file systems allow 255 bytes
+_WORD = re.compile(r"\w[\w'’-]*")
+_SHORT_LABEL = 5  # letters; a label as short as this is its own abbreviation
 _SHOWN_EPOCHS = 25  # up to here each epoch gets a marker
 
 
@@ -62,13 +69,21 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
     return _bytes(figure, "png", dpi=dpi, metadata={"Software": None})
 
 
+def paths(folder: Path, name: str) -> tuple[Path, Path]:
+    """Where `save` puts a figure: a candidate may be called anything, and no name leads out of the folder."""
+    file = quote(name, safe=" =,+()")
+    if len(file) > _LONGEST:
+        file = f"{file[: _LONGEST - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return folder / f"{file}.svg", folder / f"{file}.png"
+
+
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Write NAME.svg and NAME.png into a folder; returns both paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / f"{name}.svg", folder / f"{name}.png"
-    paths[0].write_text(svg(figure), encoding="utf-8")
-    paths[1].write_bytes(png(figure))
-    return paths
+    to_svg, to_png = paths(folder, name)
+    to_svg.write_text(svg(figure), encoding="utf-8")
+    to_png.write_bytes(png(figure))
+    return to_svg, to_png
 
 
 def _bytes(figure: Figure, kind: str, **options: Any) -> bytes:
@@ -184,28 +199,73 @@ def _curve_name(backbone: str, weights: str) -> str:
 
 
 def confusion(counts: pd.DataFrame) -> Figure:
-    """How many treatments of each true label (rows) were taken for each label (columns); zeros are left white.
+    """How many treatments of each true label (rows) were taken for each label (columns); zeros are left out.
 
-    counts : as `metrics.confusion` makes it. The shade is the share of the row.
+    counts : as `metrics.confusion` makes it. The shade is the share of the row. Labels are abbreviated as
+        `abbreviations` does; their names and numbers of treatments stand beside.
     """
     labels, n = list(counts.index), len(counts)
-    figure, axes = _canvas(0.5 * n + _room(labels) + 0.9, 0.42 * n + 0.7 * _room(labels) + 0.6)
+    short = abbreviations(labels)
+    names = [_plain(short[label]) for label in labels]
     totals = counts.sum(axis=1).to_numpy()
+    key = [(_plain(short[label]), f"{_plain(label)} ({total})") for label, total in zip(labels, totals, strict=True)]
+    beside, letters = _room(text for _, text in key) + 0.3, _room(names)
+    side = max(0.42 * n, 1.2)
+    figure = Figure(figsize=(side + letters + 0.9 + beside, max(side, 0.25 * n) + letters + 0.5), layout="constrained")
+    axes, listed = figure.subplots(1, 2, width_ratios=[side + letters + 0.6, beside])
     shares = np.divide(counts.to_numpy(), totals[:, None], out=np.zeros((n, n)), where=totals[:, None] > 0)
     axes.imshow(np.ma.masked_equal(shares, 0), cmap=_SHADES, vmin=0, vmax=1, aspect="auto")
     for row, column in np.argwhere(counts.to_numpy() > 0):
         ink = "white" if shares[row, column] > 0.55 else INK
         axes.text(column, row, str(counts.iat[row, column]), ha="center", va="center", color=ink, fontsize=10)
-    axes.set_xticks(range(n), [_plain(label) for label in labels], rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(n), [f"{_plain(label)}  ({total})" for label, total in zip(labels, totals, strict=True)])
+    axes.set_xticks(range(n), names, rotation=90)
+    axes.set_yticks(range(n), names)
     axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#D9D9D9", linewidth=0.6)
     axes.tick_params(which="both", length=0)
-    axes.set(xlabel="predicted label", ylabel="true label  (treatments)")
-    for side in axes.spines.values():
-        side.set_color("#D9D9D9")
+    axes.set(xlabel="predicted", ylabel="true")
+    for spine in axes.spines.values():
+        spine.set_color("#D9D9D9")
+    _list_key(listed, key, letters / (beside + letters))
     return figure
+
+
+def _list_key(axes: Axes, key: Sequence[tuple[str, str]], indent: float) -> None:
+    """What the abbreviations stand for, a line each."""
+    axes.set(xlim=(0, 1), ylim=(len(key) - 0.5, -0.5))
+    axes.set_axis_off()
+    for row, (short, name) in enumerate(key):
+        axes.text(0, row, short, va="center", fontsize=9, fontweight="bold", color=INK)
+        axes.text(indent, row, name, va="center", fontsize=9, color=INK)
+
+
+def abbreviations(labels: Sequence[str]) -> dict[str, str]:
+    """A short name for each label, different for each: MD for Microtubule destabilizers, Epi for Epithelial.
+
+    Of several words the initials, in capitals; a word with a digit stays whole, since it is a name (Eg5 inhibitors:
+    Eg5I). Of a single word three letters; up to five letters stay as they are. Where two labels come to the same, both
+    take a letter more of each word until they differ.
+    """
+    letters = dict.fromkeys(labels, 0)
+    while True:
+        short = {label: _abbreviated(label, more) for label, more in letters.items()}
+        known = list(short.values())
+        longer = [label for label in labels if known.count(short[label]) > 1 and short[label] != label]
+        if not longer:
+            return short
+        for label in longer:
+            letters[label] += 1
+
+
+def _abbreviated(label: str, more: int) -> str:
+    words = _WORD.findall(label)
+    if len(label) <= _SHORT_LABEL or not words or more >= len(label):
+        return label
+    if len(words) == 1:
+        return str(words[0][: 3 + more])
+    parts: list[str] = [word if any(map(str.isdigit, word)) else word[: 1 + more] for word in words]
+    return "".join(part[0].upper() + part[1:] for part in parts)
 
 
 def accuracies(board: pd.DataFrame, baseline: float | None = None, most: int = 30) -> Figure:
@@ -216,6 +276,8 @@ def accuracies(board: pd.DataFrame, baseline: float | None = None, most: int = 3
     """
     shown = board[board["n"] > 0].head(most)
     names = ["backbone", *(["weights"] if board["weights"].nunique() > 1 else []), *metrics.hyperparameters(board)]
+    if board[names].astype(str).duplicated().any():  # candidates that someone else named
+        names = [CANDIDATE]
     called = [_named(standing, names) for standing in shown.to_dict("records")]
     lines = [line for name in called for line in name.split("\n")]
     height = (0.3 + 0.17 * -(-len(names) // _WORDS_A_LINE)) * len(shown) + 1.3
@@ -265,6 +327,8 @@ def _counted(standing: Mapping[str, Any]) -> str:
     text = f"{standing['k']} of {standing['n']}"
     if standing["complete"]:
         return text
+    if "folds_finished" not in standing:
+        return f"{text}\nnot all treatments"
     return f"{text}\n{standing['folds_finished']} of {standing['n_folds']} folds"
 
 
@@ -274,7 +338,7 @@ def _named(standing: Mapping[str, Any], names: Sequence[str]) -> str:
     for name in names:
         value = standing[name]
         text = f"{value:g}" if isinstance(value, float) else _plain(PurePath(str(value)).name)
-        words.append(text if name in (BACKBONE, "weights") else f"{name} {text}")
+        words.append(text if name in (CANDIDATE, BACKBONE, "weights") else f"{name} {text}")
     lines = [words[start : start + _WORDS_A_LINE] for start in range(0, len(words), _WORDS_A_LINE)]
     return "\n".join(", ".join(line) for line in lines)
 
@@ -379,6 +443,44 @@ def _bars(axes: Axes, treatment: pd.Series, labels: list[str]) -> None:
     axes.spines["bottom"].set_visible(False)
 
 
+_OUTCOME_COLOURS = {
+    published.BOTH: "#C6DDEE",
+    published.ONLY_HERE: GREEN,
+    published.ONLY_PUBLISHED: ORANGE,
+    published.NEITHER: INK,
+}
+
+
+def side_by_side(compared: Sequence[published.Beside]) -> Figure:
+    """Which treatments a candidate and a published network of its backbone got right: a square each, a row a label.
+
+    compared : those with a published network; within a label treatments go by compound and concentration
+    """
+    labels = sorted({str(label) for one in compared for label in one.table[LABEL]})
+    most = max(int(one.table[LABEL].value_counts().max()) for one in compared)
+    # The names stand beside the first panel alone.
+    figure = Figure(
+        figsize=(_room(labels) + (0.24 * most + 0.5) * len(compared), 0.26 * len(labels) + 1.3), layout="constrained"
+    )
+    panels = figure.subplots(1, len(compared), squeeze=False, sharey=True)[0]
+    for axes, one in zip(panels, compared, strict=True):
+        table = one.table.sort_values([LABEL, COMPOUND, CONCENTRATION])
+        place = table.groupby(LABEL).cumcount()
+        colours = [_OUTCOME_COLOURS[outcome] for outcome in table[published.OUTCOME]]
+        for column, label, colour in zip(place, table[LABEL], colours, strict=True):
+            axes.add_patch(Rectangle((column - 0.42, labels.index(label) - 0.42), 0.84, 0.84, color=colour))
+        axes.set(xlim=(-0.6, most - 0.4), ylim=(len(labels) - 0.5, -0.5), aspect="equal")
+        axes.set_title(f"{_plain(one.backbone)}, {one.n} treatments", fontsize=10, loc="left")
+        axes.set_xticks([])
+        axes.set_yticks(range(len(labels)), [_plain(label) for label in labels], fontsize=9)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    patches = [Patch(facecolor=colour, label=outcome) for outcome, colour in _OUTCOME_COLOURS.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
 # Tiles ----------------------------------------------------------------------------------------------------------------
 
 
@@ -397,20 +499,23 @@ def example_tiles(tiles: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
     low, high = _stretch_limits([tile for row in tiles.values() for tile in row])
     for axes in grid.flat:
         axes.set_axis_off()
-    for row, (label, examples) in zip(grid, tiles.items(), strict=False):
+    for row, (label, shown) in zip(grid, tiles.items(), strict=False):
         row[0].text(-0.08, 0.5, _plain(label), transform=row[0].transAxes, ha="right", va="center", fontsize=10)
-        for axes, tile in zip(row, examples, strict=False):
+        for axes, tile in zip(row, shown, strict=False):
             axes.imshow(np.clip((tile - low) / (high - low), 0, 1))
     return figure
 
 
 def tiles_caption(channels: Sequence[str | None]) -> str:
     """What the colours of the example tiles are and how they were stretched."""
-    named = [f"{colour}: {name}" for colour, name in zip(_CHANNEL_COLOURS, channels, strict=False) if name]
     return (
-        f"{', '.join(named)}. Each channel is stretched from its {STRETCH[0]:g}st to its {STRETCH[1]:g}th percentile "
+        f"{_colours(channels)}. Each channel is stretched from its {STRETCH[0]:g}st to its {STRETCH[1]:g}th percentile "
         "over all tiles shown."
     )
+
+
+def _colours(channels: Sequence[str | None]) -> str:
+    return ", ".join(f"{colour}: {name}" for colour, name in zip(_CHANNEL_COLOURS, channels, strict=False) if name)
 
 
 def _stretch_limits(tiles: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -419,6 +524,76 @@ def _stretch_limits(tiles: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.floa
     pixels = np.concatenate([tile.reshape(-1, 3) for tile in tiles])
     low, high = np.percentile(pixels, STRETCH, axis=0)
     return low, np.maximum(high, low + 1)
+
+
+# Fields ---------------------------------------------------------------------------------------------------------------
+
+
+def example_fields(pairs: Sequence[Pair], channels: Sequence[str | None]) -> Figure:
+    """For each label a treated field beside an untreated one of its plate, two labels a row.
+
+    Both fields of a pair are stretched alike, so that they can be compared; under each pair stand the grey levels that
+    became black and full colour. The caption is `fields_caption`.
+    """
+    shots = [shot for pair in pairs for shot in (pair.treated, pair.control) if shot is not None]
+    tallest = max(shot.size[1] / shot.size[0] for shot in shots)
+    rows, columns = -(-len(pairs) // 2), min(2, len(pairs))
+    # A gap between the pairs, so that it is plain which two belong together.
+    widths = [1, 1, 0.12, 1, 1][: 3 * columns - 1]
+    size = (2.6 * sum(widths), (2.5 * tallest + 1.2) * rows)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.06, wspace=0, hspace=0))
+    grid = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for number, pair in enumerate(pairs):
+        levels = examples.limits(pair, STRETCH)
+        left, right = grid[number // 2, 3 * (number % 2) :][:2]
+        for axes, shot in ((left, pair.treated), (right, pair.control)):
+            if shot is None:
+                axes.text(0.5, 0.5, "no untreated field\non its plate", ha="center", va="center", fontsize=9)
+                continue
+            axes.imshow(_coloured(shot, levels, channels))
+            axes.set_title("\n".join(_shot_title(pair, shot)), fontsize=8, loc="left")
+        left.set_xlabel(_grey_levels(levels, channels), fontsize=7, loc="left")
+    return figure
+
+
+def fields_caption(pairs: Sequence[Pair], channels: Sequence[str | None]) -> str:
+    """What the example fields are, what their colours are, and the scale."""
+    sizes = sorted({shot.size for pair in pairs for shot in (pair.treated, pair.control) if shot is not None})
+    wide = " or ".join(f"{width} x {height}" for width, height in sizes)
+    return (
+        "Of each label its first field by plate, well and field, and to its right the first untreated field of the "
+        f"same plate. {_colours(channels)}. Raw grey levels, each channel stretched linearly from its {STRETCH[0]:g}st "
+        f"to its {STRETCH[1]:g}th percentile over the two fields; below each pair the grey levels that are black and "
+        f"full colour. Each field is shown whole, {wide} pixels (width x height); a pixel's size in µm is not known."
+    )
+
+
+def _shot_title(pair: Pair, shot: Shot) -> list[str]:
+    if shot is pair.control:
+        return [_fitting(shot.compound), _fitting(shot.place)]
+    return [_fitting(pair.label), _fitting(f"{shot.compound}, {shot.concentration:g} µmol/L"), _fitting(shot.place)]
+
+
+def _fitting(text: str) -> str:
+    """A name that is not wider than a field is shown."""
+    return _plain(text if len(text) <= 40 else text[:37] + "...")
+
+
+def _coloured(shot: Shot, levels: Sequence[tuple[float, float]], channels: Sequence[str | None]) -> NDArray[np.float32]:
+    """Red, green and blue, 0..1; black where there is no channel."""
+    picture = np.zeros((*shot.planes[0].shape, 3), dtype=np.float32)
+    used = [place for place, channel in enumerate(channels) if channel is not None]
+    for place, plane, (low, high) in zip(used, shot.planes, levels, strict=True):
+        picture[..., place] = np.clip((plane - low) / (high - low), 0, 1)
+    return picture
+
+
+def _grey_levels(levels: Sequence[tuple[float, float]], channels: Sequence[str | None]) -> str:
+    used = [channel for channel in channels if channel is not None]
+    return "\n".join(f"{_fitting(name)} {low:.0f}–{high:.0f}" for name, (low, high) in zip(used, levels, strict=True))
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:

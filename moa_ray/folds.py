@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from moa_ray.tables import (
     CELL_LINE,
     COMPOUND,
+    FOLD,
     LABEL,
     METADATA_PREFIX,
     TREATMENT,
@@ -82,6 +83,27 @@ def make_folds(fields: pd.DataFrame, hold_out: str | Sequence[str]) -> list[Fold
         fold = Fold(f"{words}={_text(value)}", first, value, tuple(also))
         folds.append(Fold(fold.name, first, value, tuple(also), excluded=_reason(fields, fold)))
     return sorted(folds, key=lambda fold: fold.name)
+
+
+def unscored(fields: pd.DataFrame, folds: Sequence[Fold]) -> pd.DataFrame:
+    """The treatments that no fold that can be trained holds out: compound, concentration, label, fold, reason.
+
+    fields : the labelled rows that the folds were made of
+    """
+    scored = np.zeros(len(fields), dtype=bool)
+    lost: dict[int, Fold] = {}
+    for fold in folds:
+        test = fold.split(fields).test
+        if fold.excluded is None:
+            scored[test] = True
+        else:
+            lost |= dict.fromkeys(test.tolist(), fold)
+    key = pd.MultiIndex.from_frame(fields[TREATMENT])
+    rows = np.flatnonzero(~key.isin(key[scored])).tolist()
+    left = [lost[row] for row in rows]
+    names = {FOLD: [fold.name for fold in left], "reason": [fold.excluded for fold in left]}
+    table = fields.iloc[rows][[*TREATMENT, LABEL]].assign(**names)
+    return table.drop_duplicates(TREATMENT).sort_values([LABEL, *TREATMENT], ignore_index=True)
 
 
 def validation_split(

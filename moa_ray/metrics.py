@@ -238,11 +238,21 @@ def scores(predictions: pd.DataFrame, how: How = "median") -> dict[str, float]:
         raise ValueError(f"scores: predictions of one candidate, but got {predictions[CANDIDATE].nunique()}")
     by_well = wells(predictions, how)
     table = _over_wells(by_well, how)
+    found = {**treatment_scores(table), "well_accuracy": accuracy(by_well), "tile_accuracy": accuracy(predictions)}
+    return {name: found[name] for name in SCORES}
+
+
+def treatment_scores(table: pd.DataFrame) -> dict[str, float]:
+    """Those of `scores` that are over treatments.
+
+    table : of one candidate, as `treatments` makes it
+    """
     k, n = int((table[PREDICTED] == table[LABEL]).sum()), len(table)
     low, high = wilson(k, n)
-    shares = k / n, low, high, accuracy(by_well), accuracy(predictions)
-    rest = macro_f1(table), log_loss(table), calibration_error(table)
-    return dict(zip(SCORES, (k, n, *shares, *rest), strict=True))
+    return {
+        **{"k": k, "n": n, "treatment_accuracy": k / n, "wilson_low": low, "wilson_high": high},
+        **{"macro_f1": macro_f1(table), "log_loss": log_loss(table), "calibration_error": calibration_error(table)},
+    }
 
 
 # Candidates beside each other -----------------------------------------------------------------------------------------
@@ -281,6 +291,26 @@ def leaderboard(
     order = ["_unfinished", "treatment_accuracy", "log_loss", CANDIDATE]
     table = table.sort_values(order, ascending=[True, False, True, True], ignore_index=True)
     return table.drop(columns="_unfinished")
+
+
+def treatments_board(table: pd.DataFrame) -> pd.DataFrame:
+    """A leaderboard of candidates of which nothing is known but their treatments; see `leaderboard`.
+
+    A candidate is complete that has all treatments that any of them has; the others rank below.
+
+    table : of all candidates: candidate, backbone, treatment, label, predicted, probabilities
+    """
+    wanted = table.groupby(TREATMENT).ngroups
+    rows = [
+        {
+            **{CANDIDATE: candidate, BACKBONE: mine[BACKBONE].iloc[0], "weights": "unknown"},
+            **{"complete": len(mine) == wanted, "n_treatments": wanted},
+            **treatment_scores(mine),
+        }
+        for candidate, mine in table.groupby(CANDIDATE, sort=False)
+    ]
+    order = ["complete", "treatment_accuracy", "log_loss", CANDIDATE]
+    return pd.DataFrame(rows).sort_values(order, ascending=[False, False, True, True], ignore_index=True)
 
 
 def hyperparameters(board: pd.DataFrame) -> list[str]:

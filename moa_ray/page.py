@@ -13,8 +13,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import figures, metrics, selection
+from moa_ray import figures, metrics, published, selection
+from moa_ray.examples import Pair
+from moa_ray.published import Beside
 from moa_ray.tables import (
+    BACKBONE,
     CANDIDATE,
     COMPOUND,
     CONCENTRATION,
@@ -92,6 +95,11 @@ class Content:
     search : where a search proposed the candidates
     corrected : accuracy without the luck of the best of several candidates, where all of them finished all folds
     look : where the backbones were looked at before
+    fields, no_fields : example fields of each label, and a sentence on what is not shown
+    n_treatments : that the screen has, those that cannot be scored included; None where it is not known
+    unscored : treatments that no fold that can be trained holds out: compound, concentration, label, fold, reason
+    reference, compared : name of the published results that were asked for, and candidates laid beside them
+    given : the table of predictions made elsewhere, where there is no ledger
     """
 
     study: str
@@ -113,6 +121,13 @@ class Content:
     search: Search | None = None
     corrected: selection.Corrected | None = None
     look: FirstLook | None = None
+    fields: Sequence[Pair] = ()
+    no_fields: str = ""
+    n_treatments: int | None = None
+    unscored: pd.DataFrame = field(default_factory=pd.DataFrame)
+    reference: str | None = None
+    compared: Sequence[Beside] = ()
+    given: str | None = None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -149,11 +164,25 @@ def headline(content: Content) -> str:
     best = content.best
     if best is None:
         return "No prediction: no trial finished."
-    unfinished = "" if best["complete"] else f"UNFINISHED ({best['folds_finished']} of {best['n_folds']} folds): "
+    unfinished = "" if best["complete"] else f"UNFINISHED ({_reached(content, best)}): "
+    scored = f"; {scorable(content)}" if len(content.unscored) else ""
     return (
         f"{unfinished}{best['k']} of {best['n']} treatments right, {_percent(best['treatment_accuracy'])} "
-        f"({interval(best)}); {best[CANDIDATE]}; {chosen(content)}; {baseline(content)}"
+        f"({interval(best)}); {best[CANDIDATE]}; {chosen(content)}; {baseline(content)}{scored}"
     )
+
+
+def scorable(content: Content) -> str:
+    """How many of the screen's treatments any fold can score; empty where all of them can be, or it is not known."""
+    if content.n_treatments is None or content.unscored.empty:
+        return ""
+    return f"{content.n_treatments - len(content.unscored)} of {content.n_treatments} treatments can be scored"
+
+
+def _reached(content: Content, best: Mapping[str, Any]) -> str:
+    if content.given is not None:
+        return f"{best['n']} of {best['n_treatments']} treatments"
+    return f"{best['folds_finished']} of {best['n_folds']} folds"
 
 
 def interval(best: Mapping[str, Any]) -> str:
@@ -181,6 +210,8 @@ def chosen(content: Content) -> str:
 
 def _chosen(content: Content) -> str:
     tried, complete = len(content.leaderboard), int(content.leaderboard["complete"].sum())
+    if content.given is not None:
+        return _chosen_elsewhere(content, tried, complete)
     if content.search and content.search.scores:
         return (
             f"the best of {tried} candidates by {content.search.objective} on the search folds; "
@@ -194,6 +225,15 @@ def _chosen(content: Content) -> str:
         return f"the only one of {tried} recipes that finished all folds"
     rest = f" ({tried - complete} more did not finish)" if complete < tried else ""
     return f"best of {complete} recipes judged on the same folds{rest}: optimistic, {correction(content)}"
+
+
+def _chosen_elsewhere(content: Content, tried: int, complete: int) -> str:
+    if tried == 1:
+        return "one candidate of a table made elsewhere; what chose it is not known"
+    if complete < 2:
+        return f"{'none' if complete == 0 else 'the only one'} of {tried} candidates given that has all treatments"
+    rest = f" ({tried - complete} more lack some)" if complete < tried else ""
+    return f"best of {complete} candidates given, on the same treatments{rest}: optimistic, {correction(content)}"
 
 
 def correction(content: Content) -> str:
@@ -227,15 +267,20 @@ def draw(content: Content) -> dict[str, Figure]:
         drawn[f"confusion-{candidate}"] = figures.confusion(counts)
     if best is not None and len(_mistakes(content)):
         drawn["wrong_treatments"] = figures.wrong_treatments(content.treatments_of(best[CANDIDATE]))
+    if any(one.n for one in content.compared):
+        drawn["side_by_side"] = figures.side_by_side([one for one in content.compared if one.n])
+    if content.fields:
+        drawn["example_fields"] = figures.example_fields(content.fields, content.channels)
     if any(len(examples) for examples in content.tiles.values()):
         drawn["example_tiles"] = figures.example_tiles(content.tiles)
     return drawn
 
 
 def _confused(content: Content) -> list[str]:
+    """The best candidate of each backbone."""
     board = content.leaderboard
     shown = board["complete"] if content.search and board["complete"].any() else board["n"] > 0
-    return list(board.loc[shown, CANDIDATE].head(MOST_CONFUSIONS))
+    return list(board[shown].drop_duplicates(BACKBONE)[CANDIDATE].head(MOST_CONFUSIONS))
 
 
 def _mistakes(content: Content) -> pd.DataFrame:
@@ -245,9 +290,12 @@ def _mistakes(content: Content) -> pd.DataFrame:
 
 def _image(name: str, figure: Figure) -> str:
     """A data URI. An image element keeps each figure's ids to itself, which SVG within the page would mix."""
-    if name == "example_tiles":
+    if name in ("example_tiles", "example_fields"):
         return "data:image/png;base64," + base64.b64encode(figures.png(figure, dpi=110)).decode()
     return "data:image/svg+xml;base64," + base64.b64encode(figures.svg(figure).encode()).decode()
+
+
+_Column = tuple[str, bool, Callable[[Any], str]]  # heading, whether it holds numbers, a row's text
 
 
 # The page -------------------------------------------------------------------------------------------------------------
@@ -282,27 +330,40 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         mistakes=mistakes_sheet(content),
         recipe=_recipe_sheet(content),
         tiles_caption=figures.tiles_caption(content.channels),
+        fields_caption=figures.fields_caption(content.fields, content.channels),
+        reached=_reached(content, best) if best else "",
+        scorable=scorable(content),
+        unscored=unscored_sheet(content),
+        beside=beside_sheet(content.compared),
+        differing=differing_sheet(content.compared),
+        others=others_sheet(),
+        published=published,
+        held_out=_held_out(content),
     )
 
 
 def board_sheet(content: Content) -> Sheet:
     """The leaderboard as it is printed, results before hyperparameters; a candidate's name begins with its backbone."""
-    board = content.leaderboard.head(MOST_ROWS)
-    columns: list[tuple[str, bool, Callable[[Any], str]]] = [
+    board, elsewhere = content.leaderboard.head(MOST_ROWS), content.given is not None
+    trained: list[_Column] = [
+        ("folds", True, _folds),
+        ("by well", True, lambda row: _percent(row["well_accuracy"])),
+        ("by tile", True, lambda row: _percent(row["tile_accuracy"])),
+        ("epochs", True, lambda row: str(row["epochs_trained"])),
+        ("time", True, lambda row: _duration(row["seconds"])),
+        ("weights", False, lambda row: PurePath(str(row["weights"])).name),
+    ]
+    columns: list[_Column] = [
         ("candidate", False, lambda row: str(row[CANDIDATE])),
         ("right", True, lambda row: f"{row['k']} of {row['n']}" if row["n"] else "–"),
         ("accuracy", True, lambda row: _percent(row["treatment_accuracy"])),
         ("95 % interval", True, _interval),
-        ("folds", True, _folds),
-        ("by well", True, lambda row: _percent(row["well_accuracy"])),
-        ("by tile", True, lambda row: _percent(row["tile_accuracy"])),
+        *([] if elsewhere else trained[:3]),
         ("macro F1", True, lambda row: _decimals(row["macro_f1"])),
         ("log-loss", True, lambda row: _decimals(row["log_loss"])),
         ("calibration error", True, lambda row: _decimals(row["calibration_error"])),
         *([("stopped", False, lambda row: str(row["stopped_why"]))] if content.search else []),
-        ("epochs", True, lambda row: str(row["epochs_trained"])),
-        ("time", True, lambda row: _duration(row["seconds"])),
-        ("weights", False, lambda row: PurePath(str(row["weights"])).name),
+        *([("treatments", True, lambda row: f"{row['n']} of {row['n_treatments']}")] if elsewhere else trained[3:]),
         *((name, False, lambda row, name=name: _value(row[name])) for name in metrics.hyperparameters(board)),
     ]
     rows = [[form(row) for _, _, form in columns] for row in board.to_dict("records")]
@@ -314,15 +375,86 @@ def mistakes_sheet(content: Content) -> Sheet:
     complete = set(content.leaderboard.loc[content.leaderboard["complete"], CANDIDATE])
     everyone = content.treatments[content.treatments[CANDIDATE].isin(complete)] if complete else content.treatments
     headings = ["compound", "µmol/L", "true label", "its probability", "predicted label", "its probability"]
-    headings += ["wells", "tiles", "candidates wrong here"]
+    counted = [name for name in (metrics.REPLICATES, metrics.TILES) if name in content.treatments]
+    headings += [{metrics.REPLICATES: "wells"}.get(name, name) for name in counted] + ["candidates wrong here"]
     rows = []
     for _, row in _mistakes(content).iterrows():
         same = everyone[(everyone[COMPOUND] == row[COMPOUND]) & (everyone[CONCENTRATION] == row[CONCENTRATION])]
         wrong = int((same[metrics.PREDICTED] != same[LABEL]).sum())
         true, taken = (f"{row[probability_column(row[name])]:.3f}" for name in (LABEL, metrics.PREDICTED))
         cells = [row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL], true, row[metrics.PREDICTED], taken]
-        rows.append([*cells, str(row[metrics.REPLICATES]), str(row[metrics.TILES]), f"{wrong} of {len(same)}"])
-    return Sheet(headings, rows, [False, True, False, True, False, True, True, True, True])
+        rows.append([*cells, *(str(row[name]) for name in counted), f"{wrong} of {len(same)}"])
+    return Sheet(headings, rows, [False, True, False, True, False, True, *[True] * len(counted), True])
+
+
+def _held_out(content: Content) -> str:
+    """The columns that the folds held out, as their names begin; empty where that is not known."""
+    if FOLD not in content.treatments or content.treatments.empty:
+        return ""
+    return str(content.treatments[FOLD].iloc[0]).partition("=")[0].replace(",", ", ")
+
+
+def unscored_sheet(content: Content) -> Sheet:
+    """Every treatment that cannot be scored, with the reason."""
+    rows = [
+        [row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL], row["reason"]]
+        for row in content.unscored.to_dict("records")
+    ]
+    return Sheet(["compound", "µmol/L", "label", "reason"], rows, [False, True, False, False])
+
+
+def beside_sheet(compared: Sequence[Beside]) -> Sheet:
+    """Each candidate beside the published network of its backbone, in numbers of treatments."""
+    headings = ["candidate", "published", "compared", "right here", "right published", *published.OUTCOMES]
+    headings += ["exact McNemar p", "treatments only here", "treatments only published", "labelled otherwise"]
+    rows = []
+    for one in compared:
+        if one.network is None:
+            rows.append([one.candidate, "none", *["–"] * 8, str(one.only_here), "–", "–"])
+            continue
+        counts, network = one.counts, one.network
+        here, there = (
+            counts[published.BOTH] + counts[only] for only in (published.ONLY_HERE, published.ONLY_PUBLISHED)
+        )
+        rows.append(
+            [
+                *(one.candidate, f"{network.k} of {network.n}, {network.accuracy} %", str(one.n)),
+                *(f"{k}, {_percent(k / one.n)}" if one.n else "–" for k in (here, there)),
+                *(str(counts[outcome]) for outcome in published.OUTCOMES),
+                _p_value(one.p_value) if one.n else "–",
+                *(str(one.only_here), str(one.only_published), str(one.relabelled)),
+            ]
+        )
+    return Sheet(headings, rows, [False, *[True] * (len(headings) - 1)])
+
+
+def differing_sheet(compared: Sequence[Beside]) -> Sheet:
+    """Every treatment that a candidate or the published network got wrong."""
+    headings = ["backbone", "compound", "µmol/L", "true label", "here", "published", "outcome"]
+    rows = [
+        [
+            *(one.backbone, row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL]),
+            *(row[metrics.PREDICTED], row[published.THEIRS], row[published.OUTCOME]),
+        ]
+        for one in compared
+        for row in one.table[one.table[published.OUTCOME] != published.BOTH].to_dict("records")
+    ]
+    return Sheet(headings, rows, [False, False, True, False, False, False, False])
+
+
+def others_sheet() -> Sheet:
+    """What others published for the same treatments."""
+    rows = [
+        [
+            other.work,
+            f"{other.nsc:g} %",
+            "–" if other.nscb is None else f"{other.nscb:.1f} %",
+            other.protocol,
+            other.source,
+        ]
+        for other in published.OTHERS
+    ]
+    return Sheet(["work", "NSC", "NSCB", "protocol", "source"], rows, [False, True, True, False, False])
 
 
 def look_sheet(look: FirstLook) -> Sheet:
@@ -363,6 +495,10 @@ def _interval(row: Mapping[str, Any]) -> str:
 def _folds(row: Mapping[str, Any]) -> str:
     rest = "".join(f", {row[f'folds_{how}']} {how}" for how in ("stopped", "failed") if row[f"folds_{how}"])
     return f"{row['folds_finished']} of {row['n_folds']}{rest}"
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _percent(share: float) -> str:

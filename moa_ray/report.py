@@ -1,9 +1,11 @@
 """Draw the report from the ledger.
 
     python -m moa_ray.report OUT
+    python -m moa_ray.report OUT --predictions FILE [--reference kensert2019]
 
 Makes predictions.parquet, treatments.parquet, leaderboard.csv, summary.json, report.html and figures/ anew. They are
-views of the ledger and can be thrown away.
+views of the ledger and can be thrown away. With --predictions the report is of a table made elsewhere (see
+`moa_ray.given`), and OUT a folder of its own: empty, not there yet, or with an earlier report of this kind.
 """
 
 import argparse
@@ -21,14 +23,27 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import command, figures, metrics, page, proposals, screening, selection, spec
+from moa_ray import (
+    command,
+    examples,
+    figures,
+    given,
+    metrics,
+    page,
+    proposals,
+    published,
+    screening,
+    selection,
+    spec,
+)
 from moa_ray.ledger import SETTLED, Ledger, Result, write_text
 from moa_ray.page import Content, Failure, FirstLook, Search
 from moa_ray.proposals import Proposer
 from moa_ray.race import Race, loss
 from moa_ray.screening import Look
 from moa_ray.spec import Optuna, Sweep
-from moa_ray.tables import CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY, TREATMENT
+from moa_ray.study import versions
+from moa_ray.tables import BACKBONE, CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY, TREATMENT, labels_of
 
 _EXAMPLES = 6  # tiles shown of each label
 
@@ -50,21 +65,39 @@ class Written:
     finished: bool
 
 
-def main(given: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    arguments = command.parser("report", "Draw the report again from the ledger.")
-    arguments.add_argument("out", type=Path, metavar="OUT", help="the folder that a sweep left")
-    return command.run(_report, arguments, given)
+    arguments = command.parser("report", "Draw the report again from the ledger, or of predictions made elsewhere.")
+    arguments.add_argument("out", type=Path, metavar="OUT", help="the folder that a sweep left, or of a new report")
+    arguments.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="CSV or parquet, one row a treatment: compound, concentration, moa (or label), backbone, prob_<label>...",
+    )
+    arguments.add_argument(
+        "--reference", choices=list(published.NAMES), help="lay the treatments beside these published ones"
+    )
+    return command.run(_report, arguments, words)
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    print(write(arguments.out).headline)
+    if arguments.predictions is None:
+        headline = write(arguments.out, arguments.reference).headline
+    else:
+        words = ["python -m moa_ray.report", str(arguments.out), "--predictions", str(arguments.predictions)]
+        words += ["--reference", arguments.reference] if arguments.reference else []
+        headline = write_given(arguments.out, arguments.predictions, arguments.reference, " ".join(words))
+    print(headline)
     print(f"report: {arguments.out / 'report.html'}")
     return command.DONE
 
 
-def write(out: Path) -> Written:
-    """Write everything that a sweep leaves beside its ledger. Raises ValueError where no sweep was run at `out`."""
+def write(out: Path, reference: str | None = None) -> Written:
+    """Write everything that a sweep leaves beside its ledger. Raises ValueError where no sweep was run at `out`.
+
+    reference : published results to lay it beside; by default those that the sweep file asks for
+    """
     book = Ledger(out)
     study = book.study()
     sweep = spec.load(out / "sweep.yaml")
@@ -73,16 +106,20 @@ def write(out: Path) -> Written:
     predictions = book.table("predictions", results)
     race = _race(sweep, study, book, results, predictions)
     content = _with_look(_content(study, sweep, book, results, predictions, race), sweep, look)
+    content = _beside(content, reference or sweep.reference)
     predictions.to_parquet(out / "predictions.parquet", index=False)
     content.treatments.to_parquet(out / "treatments.parquet", index=False)
     content.leaderboard.to_csv(out / "leaderboard.csv", index=False)
+    names = ["report.html", "sweep.yaml", "leaderboard.csv", "summary.json", "treatments.parquet"]
+    if content.compared:
+        _outcomes(content).to_csv(out / "reference.csv", index=False)
+        names.append("reference.csv")
     summary = _summary(content, results)
     write_text(out / "summary.json", json.dumps(summary, indent=1))
     drawn = page.draw(content) | _optuna_figures(sweep, race)
     (out / "figures").mkdir(exist_ok=True)
     saved = {name: figures.save(figure, out / "figures", name) for name, figure in drawn.items()}
     write_text(out / "report.html", page.render(content, drawn))
-    names = ("report.html", "sweep.yaml", "leaderboard.csv", "summary.json", "treatments.parquet")
     return Written(
         headline=page.headline(content),
         summary=summary,
@@ -90,6 +127,58 @@ def write(out: Path) -> Written:
         files=[out / name for name in names],
         finished=content.best is not None,
     )
+
+
+def write_given(out: Path, file: Path, reference: str | None, said: str) -> str:
+    """Write the report of a table of predictions made elsewhere; returns its headline.
+
+    said : the command, for the report
+    Raises ValueError where the table is wrong, or where `out` holds anything but an earlier report of this kind.
+    """
+    earlier = given.earlier_files(out, file)
+    treatments, remarks = given.read(file)
+    content = page.Content(
+        study=file.name,
+        seed=0,
+        command=said,
+        leaderboard=(board := metrics.treatments_board(treatments)),
+        treatments=treatments,
+        history=pd.DataFrame(),
+        labels=sorted(labels_of(treatments)),
+        channels=(None, None, None),
+        warnings=remarks,
+        versions=versions(),
+        corrected=_corrected(board, treatments, None, 0),
+        given=str(file),
+    )
+    content = _beside(content, reference)
+    drawn = page.draw(content)
+    tables = {"treatments.parquet": treatments.to_parquet(index=False), "leaderboard.csv": _csv(board)}
+    if content.compared:
+        tables["reference.csv"] = _csv(_outcomes(content))
+    pictures = {name: [path.name for path in figures.paths(Path(), name)] for name in drawn}
+    files = [
+        "summary.json",
+        "report.html",
+        *tables,
+        *(f"figures/{name}" for pair in pictures.values() for name in pair),
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    # The summary lists the files, by which a later report knows them for its own: it is first, if this one is killed.
+    summary = {"predictions": str(file), "files": files, **_summary(content, [])}
+    write_text(out / "summary.json", json.dumps(summary, indent=1))
+    for stale in earlier - set(files):
+        (out / stale).unlink()
+    for name, table in tables.items():
+        (out / name).write_bytes(table)
+    for name, figure in drawn.items():
+        figures.save(figure, out / "figures", name)
+    write_text(out / "report.html", page.render(content, drawn))
+    return page.headline(content)
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return str(table.to_csv(index=False)).encode()
 
 
 def _content(
@@ -114,6 +203,7 @@ def _content(
         board = _raced(board, race, trials)
         search = _search(study, sweep, race, trials, predictions, board)
         board = _confirmed(board, study["confirm_folds"], predictions, how)
+    fields, no_fields = examples.read(study.get("examples"))
     return Content(
         study=study["study"],
         seed=study["seed"],
@@ -135,7 +225,50 @@ def _content(
         recipes=recipes,
         search=search,
         corrected=_corrected(board, treatments, search, study["seed"]),
+        fields=fields,
+        no_fields=no_fields,
+        n_treatments=study.get("treatments"),
+        unscored=pd.DataFrame(study.get("unscored", [])),
     )
+
+
+# Published results ----------------------------------------------------------------------------------------------------
+
+
+def _beside(content: Content, reference: str | None) -> Content:
+    """The content with the best candidate of each backbone laid beside published results, where these are asked for.
+
+    Of a search the headline's candidate alone, on the treatments that the headline is about: what the others did was
+    looked at to choose among them.
+    """
+    if reference is None or content.best is None:
+        return dataclasses.replace(content, reference=reference)
+    if content.search and content.search.scores:
+        laid = [published.beside(content.judged, content.best[CANDIDATE], content.best[BACKBONE])]
+    else:
+        scored = content.leaderboard[content.leaderboard["n"] > 0].drop_duplicates(BACKBONE)
+        laid = [
+            published.beside(content.treatments_of(candidate), candidate, backbone)
+            for candidate, backbone in zip(scored[CANDIDATE], scored[BACKBONE], strict=True)
+        ]
+    return dataclasses.replace(content, reference=reference, compared=laid)
+
+
+def _outcomes(content: Content) -> pd.DataFrame:
+    """One row a candidate and treatment that was compared."""
+    named = [one.table.assign(**{CANDIDATE: one.candidate, BACKBONE: one.backbone}) for one in content.compared]
+    table = pd.concat(named, ignore_index=True)
+    return table[[CANDIDATE, BACKBONE, *(name for name in table if name not in (CANDIDATE, BACKBONE))]]
+
+
+def _plain_beside(one: published.Beside) -> dict[str, Any]:
+    network = one.network and {"k": one.network.k, "n": one.network.n, "accuracy_percent": one.network.accuracy}
+    lacking = {"only_here": one.only_here, "only_published": one.only_published, "other_label": one.relabelled}
+    return {
+        **{CANDIDATE: one.candidate, BACKBONE: one.backbone, "published": network, "compared": one.n},
+        **one.counts,
+        **{"mcnemar_p": one.p_value if one.n else None, **lacking},
+    }
 
 
 # A search -------------------------------------------------------------------------------------------------------------
@@ -320,11 +453,11 @@ def _example_tiles(
     tiles = np.load(file, mmap_mode="r", allow_pickle=False)
     rows = pd.read_parquet(store / "tiles.parquet")
     known = predictions[[*TILE_KEY, LABEL]].drop_duplicates(TILE_KEY).merge(rows, on=TILE_KEY, validate="one_to_one")
-    examples = {}
+    shown = {}
     for label, mine in known.sort_values([*FIELD_KEY, "Metadata_Tile"]).groupby(LABEL):
         spread = np.unique(np.linspace(0, len(mine) - 1, _EXAMPLES).astype(int))
-        examples[str(label)] = [tiles[row] for row in mine["row"].iloc[spread]]
-    return examples
+        shown[str(label)] = [tiles[row] for row in mine["row"].iloc[spread]]
+    return shown
 
 
 def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
@@ -342,6 +475,10 @@ def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
         "first_look": None if content.look is None else _plain_look(content.look),
         "trials": {str(status): int(count) for status, count in counts.items()},
         "folds_excluded": dict(content.excluded),
+        "treatments": content.n_treatments,
+        "treatments_not_scored": content.unscored.to_dict("records"),
+        "reference": content.reference,
+        "beside_reference": [_plain_beside(one) for one in content.compared],
         "warnings": list(content.warnings),
         "versions": dict(content.versions),
     }

@@ -209,6 +209,7 @@ class Sweep(Section):
 
     evaluate_every : the held-out tiles are predicted after each so many epochs, and the last, to draw how accuracy goes
         on; nothing is stopped or chosen by it. null predicts them after the last epoch alone
+    reference : published results that the report lays the sweep's beside; see `moa_ray.published`
     """
 
     study: Name
@@ -227,6 +228,7 @@ class Sweep(Section):
     evaluate_every: Annotated[int, Field(ge=1)] | None = None
     resources: Resources = Field(default_factory=Resources)
     tracking: Tracking = Field(default_factory=Tracking)
+    reference: Literal["kensert2019"] | None = None
 
     @model_validator(mode="before")
     @classmethod

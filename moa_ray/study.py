@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import tiles
-from moa_ray.folds import Fold, make_folds, validation_split
+from moa_ray import examples, tiles
+from moa_ray.folds import Fold, make_folds, unscored, validation_split
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Problem, Screen, bbbc014, bbbc021, check_hold_out, synthetic, table, translocation
 from moa_ray.selection import search_order
@@ -182,6 +182,9 @@ class Study:
             "channels": list(self.screen.channels),
             "folds": {fold.name: fold.excluded for fold in self.folds},
             "weights": {path: _digest(Path(path)) for path in _weight_files(self.recipes)},
+            "treatments": self.screen.labelled.groupby(TREATMENT).ngroups,
+            "unscored": unscored(self.screen.labelled, self.folds).to_dict("records"),
+            "examples": examples.choose(self.screen),
             "search_folds": self.search_folds,
             "confirm_folds": self.confirm_folds,
             "warnings": [*self.warnings, *store.warnings],
@@ -202,6 +205,7 @@ class Study:
             f"folds        {len(self.trained_folds)} (held out: {', '.join(self.sweep.folds.columns)})"
             + (f", {len(excluded)} excluded" if excluded else ""),
             *(f"             {fold.name}: {fold.excluded}" for fold in excluded),
+            *self._describe_unscored(),
             *self._describe_trials(),
             *self._describe_looks(),
             f"disk         {_bytes(disk)} of tiles at most",
@@ -227,6 +231,10 @@ class Study:
             f"{settings.objective.replace('_', ' ')}; {len(settings.first)} of them given",
             *(f"             {key}: {_entry_words(entry)}" for key, entry in space.entries.items()),
         ]
+
+    def _describe_unscored(self) -> list[str]:
+        lost, n = len(unscored(self.screen.labelled, self.folds)), self.screen.labelled.groupby(TREATMENT).ngroups
+        return [f"scored       {n - lost} of {n} treatments can be scored"] if lost else []
 
     def _describe_trials(self) -> list[str]:
         settings = self.sweep.search

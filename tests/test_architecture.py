@@ -10,9 +10,22 @@ import pytest
 
 LAYERS = {
     5: {"sweep", "prepare", "report"},
-    4: {"study", "cluster", "tuning", "worker", "race", "proposals", "tracking", "runs", "figures", "page", "progress"},
+    4: {
+        "study",
+        "cluster",
+        "tuning",
+        "worker",
+        "race",
+        "proposals",
+        "tracking",
+        "runs",
+        "figures",
+        "page",
+        "given",
+        "progress",
+    },
     3: {"spec", "ledger", "screening", "training"},
-    2: {"models", "augment", "tiles"},
+    2: {"models", "augment", "tiles", "examples"},
     1: {
         "screens",
         "screens.bbbc014",
@@ -24,6 +37,7 @@ LAYERS = {
         "images",
         "folds",
         "metrics",
+        "published",
         "selection",
         "space",
     },

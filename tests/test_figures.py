@@ -8,10 +8,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from moa_ray import figures, metrics
+from moa_ray import figures, metrics, published
+from moa_ray.examples import Pair, Shot
 from moa_ray.tables import COMPOUND, CONCENTRATION, LABEL
 
 LABELS = ["Microtubule destabilizers", "Aurora kinase inhibitors", "Cholesterol-lowering"]
@@ -67,6 +71,19 @@ def board() -> pd.DataFrame:
     )
 
 
+def shot(compound: str, plane: np.ndarray) -> Shot:
+    """A field of two equal channels, shown at half its size."""
+    height, width = plane.shape
+    return Shot(compound, 0.3, "P, B02, field 1", [plane.astype(np.float32)] * 2, (2 * width, 2 * height))
+
+
+def beside() -> published.Beside:
+    """Four treatments, one of each outcome."""
+    rows = [("a", "X", "only here right"), ("b", "Y", "only published right"), ("c", "Y", "both wrong")]
+    table = pd.DataFrame([*rows, ("d", "Y", "both right")], columns=[COMPOUND, LABEL, "outcome"])
+    return published.Beside("A-1", "ResNet50", published.NETWORKS["ResNet50"], table.assign(**{CONCENTRATION: 1.0}))
+
+
 def every_figure() -> Iterator[Figure]:
     """One of each."""
     yield figures.accuracy_over_epochs(history())
@@ -74,6 +91,9 @@ def every_figure() -> Iterator[Figure]:
     yield figures.accuracies(board(), baseline=0.3)
     yield figures.wrong_treatments(treatments())
     yield figures.example_tiles({label: [np.zeros((8, 8, 3), np.uint8)] * 2 for label in LABELS})
+    yield figures.side_by_side([beside()])
+    pairs = [Pair(label, shot("x", np.ones((8, 9))), shot("DMSO", np.ones((8, 9)))) for label in LABELS]
+    yield figures.example_fields(pairs, ("Actin", "DAPI", None))
 
 
 def test_curves_are_means_over_folds_training_dashed() -> None:
@@ -108,20 +128,77 @@ def test_held_out_curves_are_means_over_folds_with_their_standard_error_and_rand
     assert by_treatment.lines[1].get_color() == by_treatment.lines[2].get_color() != by_treatment.lines[0].get_color()
 
 
-def test_confusion_leaves_zeros_out_and_labels_in_full() -> None:
+def test_confusion_leaves_zeros_out_and_lists_its_abbreviations() -> None:
     counts = metrics.confusion(treatments(), LABELS)
     figure = figures.confusion(counts)
     assert [text.get_text() for text in figure.axes[0].texts] == [
         str(count) for count in counts.to_numpy().flat if count
     ]
     written = texts(figure)
-    assert all(label in written and f"{label}  (4)" in written for label in LABELS)
+    assert {"MD", "AKI", "Cho", *(f"{label} (4)" for label in LABELS)} <= set(written)
+    assert not set(LABELS) & set(written)
 
 
 def test_a_label_without_treatments_keeps_its_row() -> None:
     only = treatments()
     written = texts(figures.confusion(metrics.confusion(only[only[LABEL] == LABELS[1]], LABELS)))
-    assert f"{LABELS[0]}  (0)" in written
+    assert f"{LABELS[0]} (0)" in written
+
+
+def test_mechanisms_are_abbreviated_by_their_initials() -> None:
+    names = ["DNA damage", "Eg5 inhibitors", "Epithelial", "Protein synthesis", "Alpha", "label 10", "label 11"]
+    assert list(figures.abbreviations(names).values()) == ["DD", "Eg5I", "Epi", "PS", "Alpha", "L10", "L11"]
+
+
+def test_labels_of_the_same_initials_take_more_letters() -> None:
+    names = ["Microtubule destabilizers", "Microtubule disruptors", "AD", "Actin disruptors"]
+    assert list(figures.abbreviations(names).values()) == ["MiDe", "MiDi", "AD", "AcDi"]
+
+
+@given(st.lists(st.text(alphabet="aAbB5 -é", max_size=9), unique=True, max_size=8))
+def test_abbreviations_tell_all_labels_apart(labels: list[str]) -> None:
+    short = figures.abbreviations(labels)
+    assert list(short) == labels
+    assert len(set(short.values())) == len(labels)
+
+
+def test_side_by_side_has_a_square_a_treatment_in_the_colour_of_its_outcome() -> None:
+    axes = figures.side_by_side([beside()]).axes[0]
+    squares = {(patch.get_x(), patch.get_y()): patch.get_facecolor() for patch in axes.patches}
+    assert len(squares) == 4
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["X", "Y"]
+    expected = {(0, 0): figures.GREEN, (0, 1): figures.ORANGE, (1, 1): figures.INK}
+    for (column, row), colour in expected.items():
+        assert squares[(column - 0.42, row - 0.42)] == to_rgba(colour)
+
+
+def test_both_fields_of_a_pair_are_stretched_alike() -> None:
+    treated, control = (np.random.default_rng(seed).integers(0, 900 * seed, (6, 8)) for seed in (1, 2))
+    pair = Pair("X", shot("x", treated), shot("DMSO", control))
+    figure = figures.example_fields([pair], ("Actin", None, "DAPI"))
+    low, high = np.percentile(np.concatenate([treated.ravel(), control.ravel()]), figures.STRETCH)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    for picture, plane in zip(shown, (treated, control), strict=True):
+        np.testing.assert_allclose(picture[..., 0], np.clip((plane - low) / (high - low), 0, 1), atol=1e-6)
+        assert not picture[..., 1].any()
+    assert f"Actin {low:.0f}–{high:.0f}\nDAPI {low:.0f}–{high:.0f}" in texts(figure)
+    assert {"X\nx, 0.3 µmol/L\nP, B02, field 1", "DMSO\nP, B02, field 1"} <= set(texts(figure))
+    caption = figures.fields_caption([pair], ("Actin", None, "DAPI"))
+    assert "red: Actin, blue: DAPI." in caption
+    assert "16 x 12 pixels" in caption
+
+
+def test_a_label_on_a_plate_without_controls_says_so() -> None:
+    figure = figures.example_fields([Pair("X", shot("x", np.eye(4)), None)], ("Actin", "DAPI", None))
+    assert "no untreated field\non its plate" in texts(figure)
+
+
+@pytest.mark.parametrize("name", ["confusion-../../up", "/etc/a", "a\0b", "x" * 400, "ü/" * 100])
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    for path in figures.save(Figure(), tmp_path / "figures", name):
+        assert path.parent == tmp_path / "figures"
+        assert path.is_file()
+    assert figures.paths(tmp_path, name) != figures.paths(tmp_path, name + "/")
 
 
 def test_incomplete_candidates_are_hollow_and_say_so() -> None:

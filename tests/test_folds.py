@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_ray.folds import make_folds, validation_split
+from moa_ray.folds import make_folds, unscored, validation_split
 from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TREATMENT, WEEK, WELL, WELL_KEY
 
 # Tables are slow to make: fewer examples, and no limit on the time of one.
@@ -137,6 +137,30 @@ def test_treatments_left_by_the_official_tables(official: pd.DataFrame, hold_out
         official.iloc[fold.split(official).test] for fold in make_folds(official, hold_out) if fold.excluded is None
     ]
     assert pd.concat(tested).groupby(TREATMENT).ngroups == treatments
+
+
+def test_eleven_official_treatments_cannot_be_scored_without_their_week(official: pd.DataFrame) -> None:
+    lost = unscored(official, make_folds(official, ["compound", "week"]))
+    doses = lost.groupby(COMPOUND)[CONCENTRATION].apply(tuple).to_dict()
+    assert doses == {
+        "mevinolin/lovastatin": (1.5, 5, 15),
+        "simvastatin": (2, 6, 20),
+        "PD-169316": (3, 10),
+        "alsterpaullone": (1, 3),
+        "bryostatin": (0.3,),
+    }
+    assert set(lost[LABEL]) == {"Cholesterol-lowering", "Kinase inhibitors"}
+    for _, row in lost.iterrows():
+        assert row["fold"] == f"compound,week={row[COMPOUND]}"
+        assert f"no training field is left for label {row[LABEL]!r}" in row["reason"]
+    assert unscored(official, make_folds(official, "compound")).empty
+
+
+def test_a_treatment_is_scored_where_one_of_its_folds_can_be_trained() -> None:
+    rows = [("a", "X", 1, 1), ("a", "X", 2, 1), ("b", "Y", 1, 1), ("c", "Z", 2, 1), ("d", "X", 3, 1), ("e", "Y", 3, 1)]
+    folds = make_folds(field_table(rows), "week")
+    assert [fold.excluded is None for fold in folds] == [True, False, True]
+    assert list(unscored(field_table(rows), folds)[COMPOUND]) == ["c"]
 
 
 # Validation -----------------------------------------------------------------------------------------------------------

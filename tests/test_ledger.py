@@ -107,7 +107,9 @@ def test_other_settings_are_refused_and_named(book: Ledger, tmp_path: Path, over
     assert override.split("=")[0] in str(error.value)
 
 
-@pytest.mark.parametrize("override", ["resources.gpus=1", "tracking.uri=sqlite:///x.db", "resources.retries=5"])
+@pytest.mark.parametrize(
+    "override", ["resources.gpus=1", "tracking.uri=sqlite:///x.db", "reference=kensert2019", "resources.retries=5"]
+)
 def test_where_and_how_fast_may_change(book: Ledger, tmp_path: Path, override: str) -> None:
     book.open(sweep(tmp_path, override), STUDY)
 

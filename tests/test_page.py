@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moa_ray import metrics, page, selection
+from moa_ray import metrics, page, published, selection
 from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
 
 EVIL = "<script>alert('x')</script>"
@@ -145,7 +145,7 @@ def test_the_page_has_every_section(html: str) -> None:
         "Accuracy over epochs",
         "Confusion matrices",
         "Treatments that went wrong",
-        "Example tiles",
+        "Example images",
         "Folds left out",
         "Failed trials",
         "Warnings about the data",
@@ -160,14 +160,64 @@ def test_every_figure_drawn_is_on_the_page() -> None:
     made = content()
     drawn = page.draw(made)
     assert set(drawn) == {
-        *("leaderboard", "accuracy_over_epochs", "confusion-A-0", "confusion-A-1"),
-        *("wrong_treatments", "example_tiles"),
+        *("leaderboard", "accuracy_over_epochs", "confusion-A-0", "wrong_treatments", "example_tiles"),
     }
     assert page.render(made, drawn).count("<img src=") == len(drawn)
 
 
-def test_at_most_the_best_six_confusion_matrices() -> None:
-    assert sum(name.startswith("confusion") for name in page.draw(content(candidates=8))) == page.MOST_CONFUSIONS
+def test_a_confusion_matrix_of_the_best_candidate_of_each_backbone() -> None:
+    made = content(candidates=4)
+    board = made.leaderboard.assign(backbone=["A", "B", "A", "B"])
+    drawn = page.draw(dataclasses.replace(made, leaderboard=board))
+    best = list(board["candidate"][:2])
+    assert [name for name in drawn if name.startswith("confusion")] == [f"confusion-{name}" for name in best]
+
+
+def test_treatments_that_cannot_be_scored_are_named_with_the_reason() -> None:
+    lost = pd.DataFrame([("taxol", 0.3, "X", "week=1", f"no field left {EVIL}")])
+    lost = lost.set_axis([COMPOUND, CONCENTRATION, LABEL, "fold", "reason"], axis=1)
+    made = dataclasses.replace(content(), n_treatments=5, unscored=lost)
+    html = page.render(made)
+    assert "4 of 5 treatments can be scored" in page.headline(made)
+    assert "4 of 5 treatments can be scored" in visible(html)
+    assert page.unscored_sheet(made).rows == [["taxol", "0.3", "X", f"no field left {EVIL}"]]
+    assert EVIL not in html
+    assert "taxol 0.3 X no field left" in visible(html)
+    assert "can be scored" not in visible(page.render(content()))
+
+
+def laid_beside() -> page.Content:
+    """The same beside the paper: a backbone that it has, one right treatment less, and one that it has not."""
+    paper = published.paper_treatments()
+    said = paper[LABEL].where(paper[COMPOUND] != "taxol", "Epithelial")
+    treatments = paper.assign(predicted=said).iloc[1:]
+    compared = [published.beside(treatments, "R-1", "ResNet50"), published.beside(treatments, "M-1", "MobileNet")]
+    return dataclasses.replace(content(), reference="kensert2019", compared=compared)
+
+
+def test_a_candidate_stands_beside_the_published_one() -> None:
+    made = laid_beside()
+    text = visible(page.render(made))
+    assert "Side by side: Kensert et al. 2019" in text
+    sheet = page.beside_sheet(made.compared)
+    one, other = (dict(zip(sheet.headings, row, strict=True)) for row in sheet.rows)
+    assert one["published"] == "100 of 103, 97 %"
+    assert [one[name] for name in ("compared", *published.OUTCOMES)] == ["102", "96", "3", "3", "0"]
+    assert (one["exact McNemar p"], one["treatments only published"]) == ("1.000", "1")
+    assert (other["published"], other["treatments only here"]) == ("none", "102")
+    assert len(page.differing_sheet(made.compared).rows) == 6
+    assert "side_by_side" in page.draw(made)
+    assert "Microsnoop 2023" in text
+    by_week = made.treatments.assign(fold="compound,week=a")
+    for treatments, words in ((by_week, "compound, week"), (by_week.drop(columns="fold"), "not known")):
+        html = page.render(dataclasses.replace(made, treatments=treatments))
+        assert f"Held out here: {words}." in visible(html)
+    assert "Side by side" not in visible(page.render(content()))
+
+
+def test_what_is_not_shown_of_the_fields_is_said() -> None:
+    made = dataclasses.replace(content(), tiles={}, no_fields="No example fields: not at hand.")
+    assert "No example fields: not at hand." in visible(page.render(made))
 
 
 def test_mistakes_are_listed_with_their_probabilities() -> None:

@@ -12,6 +12,7 @@ from moa_ray import report, spec
 from moa_ray.ledger import Ledger, Proposal, Result
 from moa_ray.recipe import Recipe
 from moa_ray.spec import Sweep
+from moa_ray.study import Study
 from moa_ray.tables import (
     BACKBONE,
     CANDIDATE,
@@ -25,6 +26,7 @@ from moa_ray.tables import (
     WELL,
     probability_column,
 )
+from moa_ray.tiles import TileStore
 
 LABELS = ("Alpha", "Beta & <co>")
 COMPOUNDS = {"a1": "Alpha", "a2": "Alpha", "b1": "Beta & <co>", "b2": "Beta & <co>"}
@@ -283,3 +285,95 @@ def test_grid_of_several_recipes_is_corrected_for_choosing(sweep: Sweep, book: L
     assert "optimistic, corrected by BBC-CV" in written.headline
     corrected = json.loads((sweep.out / "summary.json").read_text())["corrected"]
     assert 0.5 <= corrected["accuracy"] <= 1
+
+
+def test_treatments_of_folds_left_out_are_counted_and_named(sweep: Sweep, book: Ledger) -> None:
+    for compound, label in COMPOUNDS.items():
+        book.write(finished(sweep, 0, compound, label))
+    reason = "no training field is left for label 'Gamma'"
+    lost = [{COMPOUND: "x", CONCENTRATION: 0.3, LABEL: "Gamma", FOLD: "compound=x", "reason": reason}]
+    book.open(sweep, {**book.study(), "treatments": 5, "unscored": lost})
+    written = report.write(sweep.out)
+    assert "4 of 5 treatments can be scored" in written.headline
+    html = (sweep.out / "report.html").read_text()
+    assert "4 of 5 treatments can be scored" in html
+    assert "no training field is left for label &#39;Gamma&#39;" in html
+    summary = json.loads((sweep.out / "summary.json").read_text())
+    assert (summary["treatments"], summary["treatments_not_scored"]) == (5, lost)
+
+
+@pytest.mark.parametrize("asked", ["in the sweep file", "by the command"])
+def test_a_sweep_is_laid_beside_published_results_where_that_is_asked_for(
+    sweep: Sweep, book: Ledger, asked: str
+) -> None:
+    for compound, label in COMPOUNDS.items():
+        book.write(finished(sweep, 0, compound, label))
+        book.write(finished(sweep, 1, compound, "Alpha"))
+    assert report.main([str(sweep.out)]) == 0
+    assert not (sweep.out / "reference.csv").exists()
+    if asked == "in the sweep file":
+        book.open(sweep.model_copy(update={"reference": "kensert2019"}), book.study())
+        assert report.main([str(sweep.out)]) == 0
+    else:
+        assert report.main([str(sweep.out), "--reference", "kensert2019"]) == 0
+    summary = json.loads((sweep.out / "summary.json").read_text())
+    (beside,) = summary["beside_reference"]  # the best candidate of the one backbone
+    assert (beside["candidate"], beside["published"], beside["only_here"]) == (sweep.recipes[0].candidate, None, 4)
+    assert "Side by side: Kensert et al. 2019" in (sweep.out / "report.html").read_text()
+    assert (sweep.out / "reference.csv").exists()
+
+
+def test_a_search_is_laid_beside_on_the_folds_that_no_choice_saw(tmp_path: Path) -> None:
+    folds = [f"compound={name}" for name in ("a1", "b1", "a2", "b2")]
+    sweep, book = searched(tmp_path, folds[:2], folds[2:])
+    for compound in ("a1", "b1", "a2", "b2"):
+        ended(book, 0, compound, right=True)
+    ended(book, 1, "a1", right=False)
+    report.write(sweep.out, "kensert2019")
+    (beside,) = json.loads((sweep.out / "summary.json").read_text())["beside_reference"]
+    assert beside["only_here"] == 2
+
+
+def test_the_study_says_which_fields_to_show_and_which_treatments_are_lost(shared: Path, tmp_path: Path) -> None:
+    plain = {
+        "study": "cells",
+        "out": str(tmp_path / "out"),
+        "screen": {"name": "bbbc021", "root": str(shared / "data" / "bbbc021_cells")},
+        "folds": {"hold_out": ["compound", "week"]},
+        "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32},
+    }
+    sweep = spec.check(plain, "test.yaml")
+    study = Study.open(sweep)
+    store = TileStore(tmp_path, "mark", (32,), pd.DataFrame(), ())
+    Ledger(sweep.out).open(sweep, study.record(store, "command"))
+    report.write(sweep.out)
+    assert (sweep.out / "figures" / "example_fields.png").exists()
+    html = (sweep.out / "report.html").read_text()
+    assert "68 x 68 pixels" in html
+    summary = json.loads((sweep.out / "summary.json").read_text())
+    lost = summary["treatments_not_scored"]
+    assert f"{103 - len(lost)} of {summary['treatments']} treatments can be scored" in study.describe()
+    assert {"bryostatin", "simvastatin"} <= {row[COMPOUND] for row in lost}
+    assert all(row[COMPOUND] in html and row["reason"] for row in lost)
+
+
+def test_without_their_week_92_of_103_official_treatments_can_be_scored(shared: Path, tmp_path: Path) -> None:
+    plain = {
+        "study": "official",
+        "out": str(tmp_path / "out"),
+        "screen": {"name": "bbbc021", "root": str(shared / "data" / "bbbc021_csv")},
+        "folds": {"hold_out": ["compound", "week"]},
+        "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32},
+    }
+    sweep = spec.check(plain, "test.yaml")
+    study = Study.open(sweep)
+    store = TileStore(tmp_path, "mark", (32,), pd.DataFrame(), ())
+    Ledger(sweep.out).open(sweep, study.record(store, "command"))
+    report.write(sweep.out)
+    html = (sweep.out / "report.html").read_text()
+    assert "92 of 103 treatments can be scored. The other 11 lie in folds that cannot be trained" in html
+    assert "Fields that cannot be read are not shown: Actin disruptors" in html  # the images are not there
+    lost = json.loads((sweep.out / "summary.json").read_text())["treatments_not_scored"]
+    assert len(lost) == 11
+    for row in lost:
+        assert f'<td>{row[COMPOUND]}</td><td class="number">{row[CONCENTRATION]:g}</td><td>{row[LABEL]}</td>' in html

@@ -1,12 +1,12 @@
 """The sweep file: what it means, and what it says when it is wrong."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from moa_ray import spec
+from moa_ray import published, spec
 from moa_ray.recipe import Augmentation
 from moa_ray.spec import Sweep
 
@@ -187,3 +187,15 @@ def test_every_sweep_file_of_the_repository_opens_with_its_command_and_is_valid(
     for path in files:
         assert path.read_text().startswith(f"# python -m moa_ray.sweep sweeps/{path.name}\n")
         assert spec.load(path).recipes
+
+
+def test_a_reference_is_asked_for_by_name() -> None:
+    assert check().reference is None
+    assert check("reference=kensert2019").reference == "kensert2019"
+    assert spec.check(yaml.safe_load(check("reference=kensert2019").as_yaml()), "").reference == "kensert2019"
+    with pytest.raises(ValueError, match=r"sweep\.yaml: reference: must be 'kensert2019', but got 'kensert'"):
+        check("reference=kensert")
+
+
+def test_every_reference_that_a_sweep_file_may_name_is_published() -> None:
+    assert set(get_args(get_args(Sweep.model_fields["reference"].annotation)[0])) == set(published.NAMES)
