@@ -302,6 +302,7 @@ def test_efficientnets_normalisation_comes_with_its_weights(tmp_path):
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_efficientnets_imagenet_features_are_those_of_keras_imagenet_network(tmp_path, monkeypatch):
     """Keras builds another network, with one more scaling, where it loads ImageNet's weights."""
     write_legacy(efficientnet_with_statistics(weights=None), tmp_path / "efficientnetb0_notop.h5")

@@ -312,14 +312,14 @@ def test_without_a_trained_backbone_there_is_none_to_write(data, split, tmp_path
 HEAD = dataclasses.replace(RECIPE, freeze="all", augment=NO_AUGMENTATION, weights="a.h5", epochs=5)
 
 
-@pytest.mark.parametrize("every", [1, 2])
-def test_a_head_stops_where_it_is_to_be_predicted(data, split, every):
-    """After so many epochs of five it predicts as a training of as many does."""
+def test_a_head_stops_where_it_is_to_be_predicted(data, split):
+    """After two and after four epochs of five it predicts as a training of as many does."""
     recipe = dataclasses.replace(HEAD, schedule="constant")
-    seeded = heads(data, recipe).start(recipe, split, [1])
-    for epoch in seeded.epochs(every):
-        if epoch.epoch % every == 0:
-            alone = fit(heads(data, recipe), dataclasses.replace(recipe, epochs=epoch.epoch), split, [1])
+    trainer, other = heads(data, recipe), heads(data, recipe)
+    seeded = trainer.start(recipe, split, [1])
+    for epoch in seeded.epochs(2):
+        if epoch.epoch % 2 == 0:
+            alone = fit(other, dataclasses.replace(recipe, epochs=epoch.epoch), split, [1])
             np.testing.assert_allclose(seeded.predict(split.test), alone.predictions, atol=1e-6)
     assert epoch.epoch == recipe.epochs
 
