@@ -27,7 +27,7 @@ from .results import HERE, Row, write
 
 SWEEPS = HERE.parents[1] / "sweeps"
 TARGET = (
-    "recipe={backbone: SmallCNN, epochs: 8, batch_size: 32, optimizer: adam, "
+    "recipe={backbone: SmallCNN, epochs: 8, batch_size: 32, optimizer: adam, schedule: cosine, "
     "augment: {orientations: true, channel_jitter: [], blur: 0, noise: 0}}"
 )
 
