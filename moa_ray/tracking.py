@@ -82,9 +82,10 @@ class Tracker:
         self._end()
 
     def _ask(self, name: str, *arguments: Any) -> None:
-        self._send((name, arguments))
+        # Before it is sent: what comes after may be the answer, and somebody waits for that.
         while not self._over and self._connection.poll():
             self._hear()
+        self._send((name, arguments))
 
     def _send(self, value: Any) -> None:
         if not self._over:

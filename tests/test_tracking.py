@@ -1,6 +1,7 @@
 """MLflow's runs are a view of the ledger: each once, none left running, and caught up after an outage."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -183,6 +184,25 @@ def test_candidates_are_lacking_until_their_runs_end(book: Ledger) -> None:
     assert made.lacking(["Net-1"]) == ["Net-1"]
     made.interrupt()
     assert made.lacking(["Net-1"]) == []
+
+
+def test_an_answer_that_comes_at_once_is_not_missed(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tracker(book)
+    send, hear = made._send, made._hear
+
+    def send_and_wait(value: Any) -> None:
+        """The answer is there before anything else is done."""
+        send(value)
+        assert made._connection.poll(60)
+
+    def hear_in_time() -> tuple[str, Any]:
+        assert made._connection.poll(60), "waits for what was heard before"
+        return hear()
+
+    monkeypatch.setattr(made, "_send", send_and_wait)
+    monkeypatch.setattr(made, "_hear", hear_in_time)
+    assert made.lacking(["Net-1"]) == ["Net-1"]
+    assert made.finish({}, [])
 
 
 def test_lost_sender_is_said_once_and_holds_nothing_up(book: Ledger) -> None:
