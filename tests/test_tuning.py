@@ -40,9 +40,9 @@ class Notes:
 
     def ended(self, result: Result, final: bool) -> None:
         self.ends.append((result, final))
-        self.processes |= {
-            one.pid for one in psutil.process_iter(["cmdline"]) if "moa_ray.worker" in (one.info["cmdline"] or ())
-        }
+        for one in psutil.Process().children(recursive=True):  # another sweep may run on this machine
+            with suppress(psutil.Error):  # it has just ended
+                self.processes |= {one.pid} if "moa_ray.worker" in one.cmdline() else set()
 
 
 @pytest.fixture(scope="module", autouse=True)
