@@ -4,13 +4,11 @@ Drawn through matplotlib's objects, so that no figure lives in a global state. C
 people with any colour vision tell apart.
 """
 
-import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Literal
-from urllib.parse import quote
 
 import matplotlib
 import numpy as np
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 
 from moa_ray import examples, metrics, published
 from moa_ray.examples import Pair, Shot
+from moa_ray.ledger import file_name
 from moa_ray.tables import (
     BACKBONE,
     CANDIDATE,
@@ -50,7 +49,6 @@ _SAVED: dict[Any, Any] = {
     "svg.fonttype": "path",
 }  # the same file for the same figure, on any machine
 _WORDS_A_LINE = 3
-_LONGEST = 200  # characters of a file's name; file systems allow 255 bytes
 _WORD = re.compile(r"\w[\w'’-]*")
 _SHORT_LABEL = 5  # letters; a label as short as this is its own abbreviation
 _SHOWN_EPOCHS = 25  # up to here each epoch gets a marker
@@ -71,9 +69,7 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
 
 def paths(folder: Path, name: str) -> tuple[Path, Path]:
     """Where `save` puts a figure: a candidate may be called anything, and no name leads out of the folder."""
-    file = quote(name, safe=" =,+()")
-    if len(file) > _LONGEST:
-        file = f"{file[: _LONGEST - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    file = file_name(name)
     return folder / f"{file}.svg", folder / f"{file}.png"
 
 

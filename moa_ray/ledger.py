@@ -38,7 +38,7 @@ Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed"]
 SETTLED: frozenset[Status] = frozenset({"finished", "stopped", "diverged"})
 Table = Literal["history", "predictions"]  # what a trial leaves beside its result
 _TABLES: tuple[Table, ...] = ("history", "predictions")
-_LONGEST = 200  # characters of a folder's name; file systems allow 255 bytes
+_LONGEST = 200  # characters of a name; file systems allow 255 bytes
 
 # Keys of the sweep file that say where, how fast, how long and beside what, not what: they may change between starts.
 _CHANGEABLE = ("out", "tiles", "resources", "tracking", "evaluate_every", "reference")
@@ -195,15 +195,13 @@ class Ledger:
         _sync(folder.parent)
 
     def folder(self, candidate: str, fold: str) -> Path:
-        """Where one trial is kept; the fold's name is percent-encoded, so that any compound makes a file name."""
-        name = quote(fold, safe="=, +()")
-        if len(name) > _LONGEST:
-            name = f"{name[: _LONGEST - 65]}-{hashlib.sha256(fold.encode()).hexdigest()}"
-        return self.root / candidate / name
+        """Where one trial is kept."""
+        return self.root / candidate / file_name(fold)
 
     def results(self) -> Iterator[Result]:
         """Every trial recorded, without its tables."""
-        for path in sorted(self.root.glob("*/*/result.json")):
+        # Not within what is being written: it may be gone before it is looked into.
+        for path in sorted(self.root.glob("[!.]*/*/result.json")):
             yield Result(**json.loads(path.read_text(encoding="utf-8")))
 
     def settled(self) -> dict[tuple[str, str], Result]:
@@ -257,6 +255,14 @@ def fresh(out: Path) -> Path:
     while (beside := out.with_name(f"{out.name}-{number}")).exists():
         number += 1
     return beside
+
+
+def file_name(name: str) -> str:
+    """A name percent-encoded, so that any compound or candidate names a file or folder and none leads out of one."""
+    encoded = quote(name, safe="=, +()")
+    if len(encoded) > _LONGEST:
+        return f"{encoded[: _LONGEST - 65]}-{hashlib.sha256(name.encode()).hexdigest()}"
+    return encoded
 
 
 def write_text(path: Path, text: str) -> None:

@@ -157,6 +157,14 @@ def test_identity_of_a_study_stays_over_starts(book: Ledger, tmp_path: Path) -> 
     assert book.study()["id"] == before
 
 
+def test_nothing_is_looked_for_in_what_is_being_written(tmp_path: Path) -> None:
+    book = Ledger(tmp_path)
+    unfinished = book.root / ".writing-1" / "fold" / "result.json"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_text("{")
+    assert list(book.results()) == []
+
+
 def test_fresh_takes_the_first_free_folder(tmp_path: Path) -> None:
     (tmp_path / "out-2").mkdir()
     assert ledger.fresh(tmp_path / "out") == tmp_path / "out-3"
