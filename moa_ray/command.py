@@ -16,6 +16,11 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"python -m moa_ray.{name}", description=description)
 
 
+def in_bytes(count: int) -> str:
+    """A size in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
 def add_sweep_file(arguments: argparse.ArgumentParser) -> None:
     """The sweep file and the values that replace some of its own."""
     arguments.add_argument("sweep", type=Path, metavar="SWEEP.yaml", help="the sweep file")

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from moa_ray.command import in_bytes
+
 WAITS = (1.0, 3.0, 10.0, 30.0, 60.0)  # seconds before another try; they begin anew where a try got further
 
 _AT_ONCE = 4
@@ -439,8 +441,8 @@ def _require_disk(root: Path, wanted: Mapping[Download, tuple[_Remote, Path]]) -
     free = shutil.disk_usage(root).free
     if needed > free:
         raise ValueError(
-            f"{root}: {len(wanted)} files of {_bytes(needed)} are to be fetched, but its disk has {_bytes(free)} free; "
-            "make room or set screen.root to a folder on a larger disk"
+            f"{root}: {len(wanted)} files of {in_bytes(needed)} are to be fetched, but its disk has "
+            f"{in_bytes(free)} free; make room or set screen.root to a folder on a larger disk"
         )
 
 
@@ -477,7 +479,3 @@ def _size(path: Path) -> int:
 def _parts(root: Path, download: Download) -> list[Path]:
     name = re.compile(re.escape(download.name) + r"\.[0-9a-f]{8}\.part")
     return sorted(path for path in root.iterdir() if name.fullmatch(path.name))
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moa_ray import examples, tiles
+from moa_ray.command import in_bytes
 from moa_ray.folds import Fold, make_folds, unscored, validation_split
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Problem, Screen, bbbc014, bbbc021, check_hold_out, synthetic, table, translocation
@@ -208,10 +209,10 @@ class Study:
             *self._describe_unscored(),
             *self._describe_trials(),
             *self._describe_looks(),
-            f"disk         {_bytes(disk)} of tiles at most",
+            f"disk         {in_bytes(disk)} of tiles at most",
             *self._describe_features(),
             *(
-                f"memory       about {_bytes(memory)} a worker with {recipe.backbone}, {recipe.image_size} px, "
+                f"memory       about {in_bytes(memory)} a worker with {recipe.backbone}, {recipe.image_size} px, "
                 f"batches of {recipe.batch_size}"
                 for recipe, memory in _memory(_largest(self.recipes), len(self.screen.labels))
             ),
@@ -277,10 +278,10 @@ class Study:
         total = sum(count for _, count in values)
         return [
             f"features     {_plural(len(sets), 'set')} of frozen features, taken once and kept beside the tiles, "
-            f"{_bytes(4 * total)} at most",
+            f"{in_bytes(4 * total)} at most",
             *(
                 f"             {recipe.backbone}, {recipe.image_size} px, "
-                f"{_plural(recipe.features_key[-1], 'orientation')}: {_bytes(4 * count)}"
+                f"{_plural(recipe.features_key[-1], 'orientation')}: {in_bytes(4 * count)}"
                 for recipe, count in values
             ),
         ]
@@ -386,7 +387,3 @@ def _native_noise_hidden() -> Iterator[None]:
 
 def _plural(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

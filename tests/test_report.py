@@ -334,11 +334,12 @@ def test_a_search_is_laid_beside_on_the_folds_that_no_choice_saw(tmp_path: Path)
     assert beside["only_here"] == 2
 
 
-def test_the_study_says_which_fields_to_show_and_which_treatments_are_lost(shared: Path, tmp_path: Path) -> None:
+def begun(root: Path, tmp_path: Path) -> tuple[spec.Sweep, Study]:
+    """A sweep of real tables that leaves out compound and week, with its report before any trial."""
     plain = {
-        "study": "cells",
+        "study": "begun",
         "out": str(tmp_path / "out"),
-        "screen": {"name": "bbbc021", "root": str(shared / "data" / "bbbc021_cells")},
+        "screen": {"name": "bbbc021", "root": str(root)},
         "folds": {"hold_out": ["compound", "week"]},
         "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32},
     }
@@ -347,6 +348,11 @@ def test_the_study_says_which_fields_to_show_and_which_treatments_are_lost(share
     store = TileStore(tmp_path, "mark", (32,), pd.DataFrame(), ())
     Ledger(sweep.out).open(sweep, study.record(store, "command"))
     report.write(sweep.out)
+    return sweep, study
+
+
+def test_the_study_says_which_fields_to_show_and_which_treatments_are_lost(shared: Path, tmp_path: Path) -> None:
+    sweep, study = begun(shared / "data" / "bbbc021_cells", tmp_path)
     assert (sweep.out / "figures" / "example_fields.png").exists()
     html = (sweep.out / "report.html").read_text()
     assert "68 x 68 pixels" in html
@@ -358,18 +364,7 @@ def test_the_study_says_which_fields_to_show_and_which_treatments_are_lost(share
 
 
 def test_without_their_week_92_of_103_official_treatments_can_be_scored(shared: Path, tmp_path: Path) -> None:
-    plain = {
-        "study": "official",
-        "out": str(tmp_path / "out"),
-        "screen": {"name": "bbbc021", "root": str(shared / "data" / "bbbc021_csv")},
-        "folds": {"hold_out": ["compound", "week"]},
-        "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32},
-    }
-    sweep = spec.check(plain, "test.yaml")
-    study = Study.open(sweep)
-    store = TileStore(tmp_path, "mark", (32,), pd.DataFrame(), ())
-    Ledger(sweep.out).open(sweep, study.record(store, "command"))
-    report.write(sweep.out)
+    sweep, _ = begun(shared / "data" / "bbbc021_csv", tmp_path)
     html = (sweep.out / "report.html").read_text()
     assert "92 of 103 treatments can be scored. The other 11 lie in folds that cannot be trained" in html
     assert "Fields that cannot be read are not shown: Actin disruptors" in html  # the images are not there
