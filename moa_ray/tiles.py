@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray.images import Curve, Moments, Preparation, field_tiles, resize_area, settle_process, sized
+from moa_ray.images import Curve, Moments, Preparation, field_tiles, settle_process, sized
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Screen, read_field
 from moa_ray.tables import CONTROL, FIELD_KEY, LABEL, PLATE, TILE_KEY, WEEK, require_unique
@@ -292,18 +292,17 @@ class _Recipe:
         settle_process()
         planes = read_field(self.root, locations)
         return [
-            (name, {size: self._network_input(tile, size) for size in self.sizes})
-            for name, tile in field_tiles(planes, self.preparation, curves)
+            (name, {size: self._network_input(tile) for size, tile in by_size.items()})
+            for name, by_size in field_tiles(planes, self.preparation, curves, self.sizes)
         ]
 
-    def _network_input(self, tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-        """The tile resized, its channels at their places among the network's three, zeros elsewhere."""
-        resized = resize_area(tile, size)
+    def _network_input(self, tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The tile with its channels at their places among the network's three, zeros elsewhere."""
         used = [index for index, channel in enumerate(self.channels) if channel is not None]
         if used == [0, 1, 2]:
-            return resized
-        whole = np.zeros((size, size, 3), dtype=np.uint8)
-        whole[..., used] = resized
+            return tile
+        whole = np.zeros((*tile.shape[:2], 3), dtype=np.uint8)
+        whole[..., used] = tile
         return whole
 
 
