@@ -36,6 +36,7 @@ LAYERS = {
         "downloads",
         "images",
         "folds",
+        "conformal",
         "metrics",
         "published",
         "selection",
@@ -48,6 +49,7 @@ DOORS = {
     "ray": {"cluster", "tuning"},
     "mlflow": {"runs"},
     "optuna": {"proposals"},
+    "crepes": {"conformal"},
     "keras": {"models", "augment", "training"},
     "tensorflow": set(),
 }
