@@ -20,6 +20,8 @@ LAYERS = {
         "tracking",
         "runs",
         "figures",
+        "figures_sure",
+        "sure",
         "page",
         "given",
         "progress",
@@ -42,7 +44,7 @@ LAYERS = {
         "selection",
         "space",
     },
-    0: {"tables", "recipe", "backbones", "command", "complaints", "process"},
+    0: {"sheet", "tables", "recipe", "backbones", "command", "complaints", "process"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 DOORS = {
