@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from moa_ray import conformal, metrics, report, spec, sure
+from moa_ray import conformal, figures_sure, metrics, report, spec, sure
 from moa_ray.conformal import Conformal
 from moa_ray.ledger import Ledger, Proposal, Result
 from moa_ray.spec import Sweep
@@ -105,6 +105,34 @@ def test_what_cv_plus_takes_for_granted_is_doubted_where_it_does_not_hold(
     assert (promised == {None}) == bool(says)
 
 
+# The figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_curves_and_marks_say_what_the_sets_do() -> None:
+    table = treatments({"A0": 0.05, "B0": 0.5}).rename(columns={"prob_Alpha": "prob_A$ and $"})
+    made = sure.sets(table.replace("Alpha", "A$ and $"), Conformal(), 0, "median")
+    for name, figure in sure.draw(sure.Sure(made)).items():
+        figure.draw_without_rendering()  # a dollar sign begins no formula
+        left, right = figure.axes
+        for level, one in made.levels.items():
+            line = next(line for line in left.lines if line.get_label() == f"{level}s")
+            for x, y in list(zip(*line.get_data(), strict=True))[::40]:
+                alpha = 1 - x if name == "conformal_coverage" else x
+                rows = one.as_table([alpha]).iloc[:, -4:-2]
+                held = [label in labels for label, labels in zip(one.table[LABEL], rows.iloc[:, 0], strict=True)]
+                assert y == pytest.approx(np.mean(held) if name == "conformal_coverage" else rows.iloc[:, 1].mean())
+        assert [text.get_text() for text in right.get_yticklabels()] == ["A$ and $", "Beta & <co>"]
+        written = {text.get_text() for text in right.texts}
+        mine = made.treatments.covered(0.1)[made.treatments.table[LABEL] == "A$ and $"]
+        worth = conformal.coverage(mine)
+        assert (f"{worth['k']}/8" if name == "conformal_coverage" else f"{worth['mean_size']:.1f}") in written
+
+
+def test_a_tile_is_shown_small() -> None:
+    (png,) = figures_sure.thumbnails([np.zeros((200, 300, 3), np.uint8)])
+    assert Image.open(io.BytesIO(png)).size == (96, 64)
+
+
 # The report -----------------------------------------------------------------------------------------------------------
 
 
@@ -178,22 +206,24 @@ def test_sets_of_the_headline_s_candidate_stand_in_their_files(tmp_path: Path) -
 
 
 def test_folds_that_chose_the_candidate_calibrate_nothing(tmp_path: Path) -> None:
-    found = []
-    for name, share in (("one", 0.9), ("two", 0.6)):
-        search = {"mode": "optuna", "candidates": 1, "space": {"learning_rate": [0.1]}, "race": None}
-        sweep = sweep_of(tmp_path / name, search=search)
-        searched = [f"compound={compound}" for compound in ("A0", "B0")]
-        book = begun(sweep, searched, [f"compound={compound}" for compound in COMPOUNDS if compound[1] != "0"])
-        recipe = sweep.space.recipe({"learning_rate": 0.1})
-        book.propose(Proposal(0, recipe, {"learning_rate": 0.1}))
-        for row in treatments({"A0": share, "B0": share}).to_dict("records"):
-            book.write(trial(recipe, row))
-        report.write(sweep.out)
-        found.append(pd.read_parquet(sweep.out / "conformal.parquet"))
-        assert "Only the folds that no choice saw calibrate" in (sweep.out / "report.html").read_text()
-        assert json.loads((sweep.out / "summary.json").read_text())["sure"]["conformal"]["doubts"] == []
-    assert set(found[0][COMPOUND]) == {name for name in COMPOUNDS if name[1] != "0"}
-    pd.testing.assert_frame_equal(*found)
+    search = {"mode": "optuna", "candidates": 1, "space": {"learning_rate": [0.1]}, "race": None}
+    sweep = sweep_of(tmp_path, search=search)
+    chosen_by = ["A0", "B0"]
+    folds = [[f"compound={name}" for name in COMPOUNDS if (name in chosen_by) == seen] for seen in (True, False)]
+    book = begun(sweep, *folds)
+    recipe = sweep.space.recipe({"learning_rate": 0.1})
+    book.propose(Proposal(0, recipe, {"learning_rate": 0.1}))
+    for row in treatments().to_dict("records"):
+        book.write(trial(recipe, row))
+    report.write(sweep.out)
+    found = pd.read_parquet(sweep.out / "conformal.parquet")
+    unseen = treatments()[~treatments()[COMPOUND].isin(chosen_by)]
+    expected = conformal.calibrate(unseen).as_table([0.1])
+    assert list(found[COMPOUND]) == [*expected[COMPOUND]] * 2
+    for column in ("p_Alpha", "p_Beta & <co>", "size_0.1"):
+        assert list(found.loc[found["level"] == "treatment", column]) == list(expected[column])
+    assert "Only the folds that no choice saw calibrate" in (sweep.out / "report.html").read_text()
+    assert json.loads((sweep.out / "summary.json").read_text())["sure"]["conformal"]["doubts"] == []
 
 
 def test_each_treatment_has_its_own_tile_and_what_counting_treatments_costs_is_said(tmp_path: Path) -> None:
