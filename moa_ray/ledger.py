@@ -41,7 +41,7 @@ _TABLES: tuple[Table, ...] = ("history", "predictions")
 _LONGEST = 200  # characters of a name; file systems allow 255 bytes
 
 # Keys of the sweep file that say where, how fast, how long and beside what, not what: they may change between starts.
-_CHANGEABLE = ("out", "tiles", "resources", "tracking", "evaluate_every", "reference")
+_CHANGEABLE = ("out", "tiles", "resources", "tracking", "evaluate_every", "reference", "conformal")
 _EXTENSIBLE = ("search.candidates", "search.confirm")
 _FIRST_LOOK = "search.screen_with_frozen"
 _KEEP = f"{_FIRST_LOOK}.keep"

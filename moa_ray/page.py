@@ -3,9 +3,8 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -13,9 +12,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import figures, metrics, published, selection
+from moa_ray import figures, metrics, published, selection, sure
 from moa_ray.examples import Pair
 from moa_ray.published import Beside
+from moa_ray.sheet import Sheet
+from moa_ray.sure import Sure
 from moa_ray.tables import (
     BACKBONE,
     CANDIDATE,
@@ -100,6 +101,7 @@ class Content:
     unscored : treatments that no fold that can be trained holds out: compound, concentration, label, fold, reason
     reference, compared : name of the published results that were asked for, and candidates laid beside them
     given : the table of predictions made elsewhere, where there is no ledger
+    sure : how sure each prediction of the headline's candidate is
     """
 
     study: str
@@ -128,6 +130,7 @@ class Content:
     reference: str | None = None
     compared: Sequence[Beside] = ()
     given: str | None = None
+    sure: Sure = field(default_factory=Sure)
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -146,14 +149,6 @@ class Content:
     def treatments_of(self, candidate: str) -> pd.DataFrame:
         """The treatments that one candidate predicted."""
         return self.treatments[self.treatments[CANDIDATE] == candidate]
-
-
-class Sheet(NamedTuple):
-    """A table as it is printed: text alone, and which columns hold numbers."""
-
-    headings: list[str]
-    rows: list[list[str]]
-    numeric: list[bool]
 
 
 # The headline ---------------------------------------------------------------------------------------------------------
@@ -206,6 +201,13 @@ def chosen(content: Content) -> str:
         return f"{_chosen(content)}; backbones were dropped by a look at the search folds ({names})"
     seen = f"backbones were dropped by a look at these folds ({names}): optimistic, and nothing corrects it"
     return f"the one recipe that was left; {seen}" if len(content.leaderboard) == 1 else f"{_chosen(content)}; {seen}"
+
+
+def is_optimistic(content: Content) -> bool:
+    """Whether a choice among candidates or backbones saw the treatments that the headline is about."""
+    if content.search and content.search.scores:
+        return False
+    return len(content.leaderboard) > 1 or (content.look is not None and bool(content.look.dropped))
 
 
 def _chosen(content: Content) -> str:
@@ -269,6 +271,7 @@ def draw(content: Content) -> dict[str, Figure]:
         drawn["wrong_treatments"] = figures.wrong_treatments(content.treatments_of(best[CANDIDATE]))
     if any(one.n for one in content.compared):
         drawn["side_by_side"] = figures.side_by_side([one for one in content.compared if one.n])
+    drawn |= sure.draw(content.sure)
     if content.fields:
         drawn["example_fields"] = figures.example_fields(content.fields, content.channels)
     if any(len(examples) for examples in content.tiles.values()):
@@ -310,10 +313,13 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
     best = content.best
     # Autoescape: names of compounds, errors and paths are what users and files say.
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("moa_ray", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = environment.from_string(files("moa_ray").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(
+    return environment.get_template("page.html").render(
         content=content,
         best=best,
         percent=_percent(best["treatment_accuracy"]) if best else "",
@@ -338,7 +344,8 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         differing=differing_sheet(content.compared),
         others=others_sheet(),
         published=published,
-        held_out=_held_out(content),
+        held_out=held_out(content),
+        sure=sure,
     )
 
 
@@ -387,7 +394,7 @@ def mistakes_sheet(content: Content) -> Sheet:
     return Sheet(headings, rows, [False, True, False, True, False, True, *[True] * len(counted), True])
 
 
-def _held_out(content: Content) -> str:
+def held_out(content: Content) -> str:
     """The columns that the folds held out, as their names begin; empty where that is not known."""
     if FOLD not in content.treatments or content.treatments.empty:
         return ""

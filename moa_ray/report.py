@@ -35,7 +35,9 @@ from moa_ray import (
     screening,
     selection,
     spec,
+    sure,
 )
+from moa_ray.conformal import Conformal
 from moa_ray.ledger import SETTLED, Ledger, Result, write_text
 from moa_ray.page import Content, Failure, FirstLook, Search
 from moa_ray.proposals import Proposer
@@ -43,6 +45,7 @@ from moa_ray.race import Race, loss
 from moa_ray.screening import Look
 from moa_ray.spec import Optuna, Sweep
 from moa_ray.study import versions
+from moa_ray.sure import Sure
 from moa_ray.tables import BACKBONE, CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY, TREATMENT, labels_of
 
 _EXAMPLES = 6  # tiles shown of each label
@@ -107,10 +110,16 @@ def write(out: Path, reference: str | None = None) -> Written:
     race = _race(sweep, study, book, results, predictions)
     content = _with_look(_content(study, sweep, book, results, predictions, race), sweep, look)
     content = _beside(content, reference or sweep.reference)
+    content = _with_tiles(_sure(content, sweep.conformal), study, predictions)
     predictions.to_parquet(out / "predictions.parquet", index=False)
-    content.treatments.to_parquet(out / "treatments.parquet", index=False)
+    _with_sets(content).to_parquet(out / "treatments.parquet", index=False)
     content.leaderboard.to_csv(out / "leaderboard.csv", index=False)
     names = ["report.html", "sweep.yaml", "leaderboard.csv", "summary.json", "treatments.parquet"]
+    if content.sure.conformal:
+        sure.as_table(content.sure.conformal).to_parquet(out / "conformal.parquet", index=False)
+        names.append("conformal.parquet")
+    else:
+        (out / "conformal.parquet").unlink(missing_ok=True)
     if content.compared:
         _outcomes(content).to_csv(out / "reference.csv", index=False)
         names.append("reference.csv")
@@ -151,9 +160,11 @@ def write_given(out: Path, file: Path, reference: str | None, said: str) -> str:
         corrected=_corrected(board, treatments, None, 0),
         given=str(file),
     )
-    content = _beside(content, reference)
+    content = _sure(_beside(content, reference), Conformal())
     drawn = page.draw(content)
-    tables = {"treatments.parquet": treatments.to_parquet(index=False), "leaderboard.csv": _csv(board)}
+    tables = {"treatments.parquet": _with_sets(content).to_parquet(index=False), "leaderboard.csv": _csv(board)}
+    if content.sure.conformal:
+        tables["conformal.parquet"] = sure.as_table(content.sure.conformal).to_parquet(index=False)
     if content.compared:
         tables["reference.csv"] = _csv(_outcomes(content))
     pictures = {name: [path.name for path in figures.paths(Path(), name)] for name in drawn}
@@ -269,6 +280,49 @@ def _plain_beside(one: published.Beside) -> dict[str, Any]:
         **one.counts,
         **{"mcnemar_p": one.p_value if one.n else None, **lacking},
     }
+
+
+# How sure -------------------------------------------------------------------------------------------------------------
+
+
+def _sure(content: Content, settings: Conformal | None) -> Content:
+    """The content with sets of labels for the treatments that the headline is about.
+
+    Of a search these are of the folds that no choice saw: the candidate was chosen for low losses on the search folds,
+    so its scores there are too good to calibrate with.
+    """
+    if content.best is None or settings is None:
+        return content
+    judged, given = content.judged, content.given is not None
+    doubts = sure.doubts(settings, page.held_out(content), page.is_optimistic(content), given)
+    made = sure.sets(judged, settings, content.seed, content.how, doubts)
+    return dataclasses.replace(content, sure=Sure(made))
+
+
+def _with_sets(content: Content) -> pd.DataFrame:
+    """The treatments with their p-values and sets; empty for candidates that are not the headline's."""
+    made = content.sure.conformal
+    if made is None or content.best is None:
+        return content.treatments
+    table = made.treatments.as_table(made.reached("treatment")).assign(**{CANDIDATE: content.best[CANDIDATE]})
+    key = [CANDIDATE, *TREATMENT]
+    own = [name for name in table if name not in content.treatments]
+    return content.treatments.merge(table[[*key, *own]], on=key, how="left", validate="one_to_one")
+
+
+def _with_tiles(content: Content, study: Mapping[str, Any], predictions: pd.DataFrame) -> Content:
+    """The content with a tile beside each of the worst treatments, where the tile store is at hand."""
+    made = content.sure.conformal
+    if made is None or content.best is None:
+        return content
+    stored = _stored_tiles(study, content.recipes, predictions)
+    if stored is None:
+        return content
+    tiles, rows = stored
+    first = rows.drop_duplicates(TREATMENT).set_index(TREATMENT)["row"]
+    keys = [tuple(key) for key in sure.worst(made)[TREATMENT].head(sure.MOST_TILES).itertuples(index=False)]
+    with_tiles = dataclasses.replace(made, tiles={key: tiles[first[key]] for key in keys})
+    return dataclasses.replace(content, sure=dataclasses.replace(content.sure, conformal=with_tiles))
 
 
 # A search -------------------------------------------------------------------------------------------------------------
@@ -446,18 +500,29 @@ def _example_tiles(
     study: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]], predictions: pd.DataFrame
 ) -> dict[str, list[NDArray[np.uint8]]]:
     """Tiles of each label, spread over its treatments; none where the tile store is not at hand."""
-    store = Path(study["tile_store"])
-    sizes = sorted({recipe["image_size"] for recipe in recipes.values()})
-    if predictions.empty or not (file := store / f"tiles-{sizes[-1]}.npy").exists():
+    stored = _stored_tiles(study, recipes, predictions)
+    if stored is None:
         return {}
-    tiles = np.load(file, mmap_mode="r", allow_pickle=False)
-    rows = pd.read_parquet(store / "tiles.parquet")
-    known = predictions[[*TILE_KEY, LABEL]].drop_duplicates(TILE_KEY).merge(rows, on=TILE_KEY, validate="one_to_one")
+    tiles, rows = stored
     shown = {}
-    for label, mine in known.sort_values([*FIELD_KEY, "Metadata_Tile"]).groupby(LABEL):
+    for label, mine in rows.groupby(LABEL):
         spread = np.unique(np.linspace(0, len(mine) - 1, _EXAMPLES).astype(int))
         shown[str(label)] = [tiles[row] for row in mine["row"].iloc[spread]]
     return shown
+
+
+def _stored_tiles(
+    study: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]], predictions: pd.DataFrame
+) -> tuple[NDArray[np.uint8], pd.DataFrame] | None:
+    """The largest tiles, memory-mapped, and the row of each that was predicted, in order; None where they are gone."""
+    store = Path(study["tile_store"])
+    sizes = sorted({recipe["image_size"] for recipe in recipes.values()})
+    if predictions.empty or not (file := store / f"tiles-{sizes[-1]}.npy").exists():
+        return None
+    rows = pd.read_parquet(store / "tiles.parquet")
+    predicted = predictions[[*TILE_KEY, *TREATMENT, LABEL]].drop_duplicates(TILE_KEY)
+    known = predicted.merge(rows[[*TILE_KEY, "row"]], on=TILE_KEY, validate="one_to_one")
+    return np.load(file, mmap_mode="r", allow_pickle=False), known.sort_values([*FIELD_KEY, "Metadata_Tile"])
 
 
 def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
@@ -479,6 +544,7 @@ def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
         "treatments_not_scored": content.unscored.to_dict("records"),
         "reference": content.reference,
         "beside_reference": [_plain_beside(one) for one in content.compared],
+        "sure": sure.plain(content.sure),
         "warnings": list(content.warnings),
         "versions": dict(content.versions),
     }

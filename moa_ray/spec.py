@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from moa_ray import complaints
+from moa_ray.conformal import Conformal
 from moa_ray.images import Preparation
 from moa_ray.recipe import Recipe, first_look
 from moa_ray.screens.synthetic import Painting
@@ -210,6 +211,7 @@ class Sweep(Section):
     evaluate_every : the held-out tiles are predicted after each so many epochs, and the last, to draw how accuracy goes
         on; nothing is stopped or chosen by it. null predicts them after the last epoch alone
     reference : published results that the report lays the sweep's beside; see `moa_ray.published`
+    conformal : which sets of labels the report gives for each treatment; see `moa_ray.conformal`. null gives none
     """
 
     study: Name
@@ -229,6 +231,7 @@ class Sweep(Section):
     resources: Resources = Field(default_factory=Resources)
     tracking: Tracking = Field(default_factory=Tracking)
     reference: Literal["kensert2019"] | None = None
+    conformal: Conformal | None = Field(default_factory=Conformal)
 
     @model_validator(mode="before")
     @classmethod

@@ -20,6 +20,8 @@ LAYERS = {
         "tracking",
         "runs",
         "figures",
+        "figures_sure",
+        "sure",
         "page",
         "given",
         "progress",
@@ -36,18 +38,20 @@ LAYERS = {
         "downloads",
         "images",
         "folds",
+        "conformal",
         "metrics",
         "published",
         "selection",
         "space",
     },
-    0: {"tables", "recipe", "backbones", "command", "complaints", "process"},
+    0: {"sheet", "tables", "recipe", "backbones", "command", "complaints", "process"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 DOORS = {
     "ray": {"cluster", "tuning"},
     "mlflow": {"runs"},
     "optuna": {"proposals"},
+    "crepes": {"conformal"},
     "keras": {"models", "augment", "training"},
     "tensorflow": set(),
 }

@@ -108,7 +108,11 @@ def test_other_settings_are_refused_and_named(book: Ledger, tmp_path: Path, over
 
 
 @pytest.mark.parametrize(
-    "override", ["resources.gpus=1", "tracking.uri=sqlite:///x.db", "reference=kensert2019", "resources.retries=5"]
+    "override",
+    [
+        *("resources.gpus=1", "tracking.uri=sqlite:///x.db", "reference=kensert2019", "resources.retries=5"),
+        *("conformal.alphas=[0.3]", "conformal=null"),
+    ],
 )
 def test_where_and_how_fast_may_change(book: Ledger, tmp_path: Path, override: str) -> None:
     book.open(sweep(tmp_path, override), STUDY)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from moa_ray import published, spec
+from moa_ray.conformal import Conformal
 from moa_ray.recipe import Augmentation
 from moa_ray.spec import Sweep
 
@@ -199,3 +200,15 @@ def test_a_reference_is_asked_for_by_name() -> None:
 
 def test_every_reference_that_a_sweep_file_may_name_is_published() -> None:
     assert set(get_args(get_args(Sweep.model_fields["reference"].annotation)[0])) == set(published.NAMES)
+
+
+def test_conformal_sets_are_asked_for_by_alpha_and_score() -> None:
+    assert check().conformal == Conformal((0.05, 0.1, 0.2), "one_minus_p", True, "compound")
+    made = check("conformal={alphas: [1e-1, 0.05], score: aps, unit: treatment}")
+    assert made.conformal == Conformal((0.05, 0.1), "aps", True, "treatment")
+    assert spec.check(yaml.safe_load(made.as_yaml()), "").conformal == made.conformal
+    assert check("conformal=null").conformal is None
+    with pytest.raises(ValueError, match=r"sweep\.yaml: conformal: .*alphas are shares between 0 and 1"):
+        check("conformal.alphas=[5]")
+    with pytest.raises(ValueError, match=r"sweep\.yaml: conformal: unknown key 'alpha'; did you mean 'alphas'"):
+        check("conformal.alpha=0.1")
