@@ -9,6 +9,7 @@ import gc
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,8 @@ _Point = tuple[str, float, int]  # a metric's name, its value, the step
 
 def main() -> None:
     """Do what comes through a socket, in its order, until the last of it is done."""
+    # A job that is stopped is sent it in all its processes. It is the driver's to act on: that has runs to end yet.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection = process.connection_to_parent()
     if connection is None:
         return
