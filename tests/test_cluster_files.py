@@ -1,6 +1,7 @@
 """The files that clusters are made from: Ray's own schema, one version of everything, and nothing open to a network."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,14 @@ def test_extras_that_a_file_installs_exist(repo: Path, name: str) -> None:
     extras = tomllib.loads((repo / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     asked = re.findall(r"(?:\.\[|echo ,|EXTRAS=)(\w+)", (repo / name).read_text(encoding="utf-8"))
     assert {"cluster", "gpu"} <= set(asked) <= set(extras)
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_commands_are_whole_in_the_shell(repo: Path, name: str) -> None:
+    commands = [line for key, lines in read(repo / name).items() if key.endswith("_commands") for line in lines]
+    for command in commands:
+        checked = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True)
+        assert (checked.returncode, checked.stderr) == (0, ""), command
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
