@@ -9,6 +9,7 @@ import fcntl
 import functools
 import logging
 import os
+import signal
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -53,10 +54,13 @@ def connect(address: str | None) -> Iterator[None]:
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONWARNINGS": "ignore"}
     address = _address(address)
     local = {"include_dashboard": False} if address == "local" else {}
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, runtime_env={"env_vars": environment}, **quiet, **local)
     except ConnectionError as error:
         raise ValueError(f"--address {address}: no Ray cluster answers there: {error}") from None
+    # Ray sets a handler of its own, by which a job that is stopped would end with a status of Ray's.
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:

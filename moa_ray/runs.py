@@ -9,6 +9,7 @@ import gc
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run, where there is a server
 
 import mlflow
 from mlflow import MlflowClient
@@ -43,6 +45,8 @@ _Point = tuple[str, float, int]  # a metric's name, its value, the step
 
 def main() -> None:
     """Do what comes through a socket, in its order, until the last of it is done."""
+    # A job that is stopped is sent it in all its processes. It is the driver's to act on: that has runs to end yet.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection = process.connection_to_parent()
     if connection is None:
         return

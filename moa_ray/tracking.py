@@ -36,8 +36,9 @@ def uri(out: Path, configured: str | None) -> str:
 
 
 def ui_command(out: Path, configured: str | None) -> str:
-    """The command that shows the runs."""
-    return f"mlflow ui --backend-store-uri {uri(out, configured)}"
+    """The command that shows the runs; of a server, which shows them itself, its address."""
+    store = uri(out, configured)
+    return store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
 
 
 class Tracker:

@@ -221,4 +221,5 @@ def test_command_that_shows_the_runs_names_the_store(tmp_path: Path) -> None:
     assert (
         tracking.ui_command(tmp_path, None) == f"mlflow ui --backend-store-uri sqlite:///{tmp_path.resolve()}/mlflow.db"
     )
-    assert tracking.ui_command(tmp_path, "http://127.0.0.1:5000").endswith("http://127.0.0.1:5000")
+    assert tracking.ui_command(tmp_path, "sqlite:////runs.db") == "mlflow ui --backend-store-uri sqlite:////runs.db"
+    assert tracking.ui_command(tmp_path, "http://127.0.0.1:5000") == "http://127.0.0.1:5000"
