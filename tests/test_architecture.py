@@ -25,7 +25,7 @@ LAYERS = {
         "progress",
     },
     3: {"spec", "ledger", "screening", "training"},
-    2: {"models", "augment", "tiles", "examples"},
+    2: {"models", "mc_dropout", "augment", "tiles", "examples"},
     1: {
         "screens",
         "screens.bbbc014",
@@ -36,6 +36,7 @@ LAYERS = {
         "downloads",
         "images",
         "folds",
+        "laplace",
         "metrics",
         "published",
         "selection",
@@ -48,7 +49,7 @@ DOORS = {
     "ray": {"cluster", "tuning"},
     "mlflow": {"runs"},
     "optuna": {"proposals"},
-    "keras": {"models", "augment", "training"},
+    "keras": {"models", "mc_dropout", "augment", "training"},
     "tensorflow": set(),
 }
 
