@@ -24,7 +24,7 @@ LAYERS = {
         "given",
         "progress",
     },
-    3: {"spec", "ledger", "screening", "training"},
+    3: {"spec", "ledger", "screening", "ensembles", "training"},
     2: {"models", "mc_dropout", "augment", "tiles", "examples"},
     1: {
         "screens",
