@@ -4,6 +4,7 @@
     OUT/ledger/study.json                 what all trials share: the tiles' fingerprint, the labels, the folds
     OUT/ledger/CANDIDATE/candidate.json   its recipe, where a search proposed it
     OUT/ledger/CANDIDATE/FOLD/            result.json, history.parquet, and where the trial finished predictions.parquet
+                                          and, where samples were wanted, samples.parquet
 
 Everything else in OUT can be thrown away and made again from here. Starting again means reading the ledger and doing
 what is missing; there is no second way to resume.
@@ -36,8 +37,8 @@ from moa_ray.tables import CANDIDATE, FOLD
 Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed"]
 # A crash may come from the machine; a divergence is the recipe's own and would come again.
 SETTLED: frozenset[Status] = frozenset({"finished", "stopped", "diverged"})
-Table = Literal["history", "predictions"]  # what a trial leaves beside its result
-_TABLES: tuple[Table, ...] = ("history", "predictions")
+Table = Literal["history", "predictions", "samples"]  # what a trial leaves beside its result
+_TABLES: tuple[Table, ...] = ("history", "predictions", "samples")
 _LONGEST = 200  # characters of a name; file systems allow 255 bytes
 
 # Keys of the sweep file that say where, how fast, how long and beside what, not what: they may change between starts.
@@ -67,6 +68,7 @@ class Result:
     seconds : wall time of the training and prediction
     error : one line for people; the traceback stands below it
     epochs : epochs trained to their end
+    samples : predictions drawn several times: as `predictions`, with ``method`` and ``sample``
     """
 
     candidate: str
@@ -80,6 +82,7 @@ class Result:
     error: str | None = None
     history: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
     predictions: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
+    samples: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -130,13 +133,17 @@ class Ledger:
     def _differences(self, sweep: Sweep, study: Mapping[str, Any]) -> list[str]:
         """The dotted keys by which an earlier sweep differs in a way that would mix results.
 
-        A grid may grow, since its candidates are known by their digests; what was run must still be asked for.
+        A grid may grow, since its candidates are known by their digests; what was run must still be asked for. The
+        ensemble of a search may grow, whose candidates are trained with the first seed.
         """
         before = _flat(yaml.safe_load((self.out / "sweep.yaml").read_text(encoding="utf-8")))
         now = _flat(yaml.safe_load(sweep.as_yaml()))
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         keys = [key for key in keys if key.split(".")[0] not in _CHANGEABLE and not key.startswith(_FIRST_LOOK)]
-        recipe_keys = [key for key in keys if key.startswith(("recipe", "search")) and key not in _EXTENSIBLE]
+        if not isinstance(sweep.search, Grid) and _is_longer(now.get("seeds"), before.get("seeds")):
+            keys.remove("seeds")
+        shaping = ("recipe", "search", "seeds")
+        recipe_keys = [key for key in keys if key.startswith(shaping) and key not in _EXTENSIBLE]
         differing = [key for key in keys if key not in recipe_keys and key not in _EXTENSIBLE]
         run = {result.candidate for result in self.results() if not is_first_look(result.recipe)}
         if not isinstance(sweep.search, Grid) or not run <= {recipe.candidate for recipe in sweep.recipes}:
@@ -210,7 +217,8 @@ class Ledger:
 
     def load(self, result: Result) -> Result:
         """The same result with its tables."""
-        return dataclasses.replace(result, history=self.history(result), predictions=self._read("predictions", result))
+        predictions, samples = self._read("predictions", result), self._read("samples", result)
+        return dataclasses.replace(result, history=self.history(result), predictions=predictions, samples=samples)
 
     def history(self, result: Result) -> pd.DataFrame | None:
         """The history of a trial, where it left one."""
@@ -247,6 +255,11 @@ class Ledger:
                 return file.read(use_threads=False)
         except FileNotFoundError:
             return None
+
+
+def _is_longer(seeds: list[int] | None, before: list[int] | None) -> bool:
+    """Whether seeds go on where those before ended."""
+    return seeds is not None and before is not None and seeds[: len(before)] == before
 
 
 def fresh(out: Path) -> Path:

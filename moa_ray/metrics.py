@@ -20,6 +20,8 @@ from moa_ray.tables import (
     CANDIDATE,
     FOLD,
     LABEL,
+    METHOD,
+    SAMPLE,
     TILE_KEY,
     TREATMENT,
     WELL_KEY,
@@ -68,6 +70,21 @@ def treatments(predictions: pd.DataFrame, how: How = "median", apart: bool = Fal
     Raises ValueError as `wells` does.
     """
     return _over_wells(wells(predictions, how, apart), how, apart)
+
+
+def sampled(samples: pd.DataFrame, how: How = "median") -> pd.DataFrame:
+    """One row a candidate, method, sample and treatment: each sample by itself, as `treatments` makes one of all tiles.
+
+    samples : as predictions, with ``method`` and ``sample``
+    """
+    require_columns(samples, [METHOD, SAMPLE], "samples")
+    tables = []
+    for (method, sample), mine in samples.groupby([METHOD, SAMPLE]):
+        table = treatments(mine.drop(columns=[METHOD, SAMPLE]), how)
+        table.insert(1, METHOD, method)
+        table.insert(2, SAMPLE, sample)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _over_wells(by_well: pd.DataFrame, how: How, apart: bool = False) -> pd.DataFrame:

@@ -102,6 +102,8 @@ class Content:
     reference, compared : name of the published results that were asked for, and candidates laid beside them
     given : the table of predictions made elsewhere, where there is no ledger
     sure : how sure each prediction of the headline's candidate is
+    samples : as `metrics.sampled` makes them: what each sample of a method (``mc_dropout``, ``laplace``, or
+        ``ensemble``, whose samples are numbered by seed) said of each treatment, not renormalised; may be empty
     """
 
     study: str
@@ -131,6 +133,7 @@ class Content:
     compared: Sequence[Beside] = ()
     given: str | None = None
     sure: Sure = field(default_factory=Sure)
+    samples: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -181,8 +184,14 @@ def _reached(content: Content, best: Mapping[str, Any]) -> str:
 
 
 def interval(best: Mapping[str, Any]) -> str:
-    """Wilson's interval in words."""
-    return f"95 % Wilson interval {_percent(best['wilson_low'])} to {_percent(best['wilson_high'])}"
+    """Wilson's interval in words, and of an ensemble how many treatments its members have right by themselves."""
+    words = f"95 % Wilson interval {_percent(best['wilson_low'])} to {_percent(best['wilson_high'])}"
+    if pd.isna(best.get("seeds")):
+        return words
+    low, high = (round(best[f"seed_accuracy_{end}"] * best["n"]) for end in ("low", "high"))
+    several = "seeds" if "," in best["seeds"] else "seed"
+    right = str(low) if low == high else f"{low} to {high}"
+    return f"{words}; {several} {best['seeds']}: {right} of {best['n']}"
 
 
 def baseline(content: Content) -> str:
@@ -365,6 +374,7 @@ def board_sheet(content: Content) -> Sheet:
         ("right", True, lambda row: f"{row['k']} of {row['n']}" if row["n"] else "–"),
         ("accuracy", True, lambda row: _percent(row["treatment_accuracy"])),
         ("95 % interval", True, _interval),
+        *([("seeds", True, _seeds)] if "seeds" in board else []),
         *([] if elsewhere else trained[:3]),
         ("macro F1", True, lambda row: _decimals(row["macro_f1"])),
         ("log-loss", True, lambda row: _decimals(row["log_loss"])),
@@ -491,12 +501,19 @@ def _over_all(content: Content) -> str:
     if content.search is None or not content.search.scores:
         return ""
     scores = content.search.over_all
-    share = f"{scores['k']} of {scores['n']}, {_percent(scores['treatment_accuracy'])}"
+    share = f"{scores['k']} of {scores['n']}, {_percent(scores['treatment_accuracy'])} ({interval(scores)})"
     return f"{share}: includes the folds used for choosing, optimistic"
 
 
 def _interval(row: Mapping[str, Any]) -> str:
     return f"{_percent(row['wilson_low'])} to {_percent(row['wilson_high'])}" if row["n"] else "–"
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    """The members of an ensemble, and the accuracies of the worst and the best."""
+    if pd.isna(row["seeds"]):
+        return "–"
+    return f"{row['seeds']}: {_percent(row['seed_accuracy_low'])} to {_percent(row['seed_accuracy_high'])}"
 
 
 def _folds(row: Mapping[str, Any]) -> str:

@@ -3,9 +3,10 @@
     python -m moa_ray.report OUT
     python -m moa_ray.report OUT --predictions FILE [--reference kensert2019]
 
-Makes predictions.parquet, treatments.parquet, leaderboard.csv, summary.json, report.html and figures/ anew. They are
-views of the ledger and can be thrown away. With --predictions the report is of a table made elsewhere (see
-`moa_ray.given`), and OUT a folder of its own: empty, not there yet, or with an earlier report of this kind.
+Makes predictions.parquet, treatments.parquet, leaderboard.csv, summary.json, report.html and figures/ anew, and
+treatment_samples.parquet where the sweep draws samples or has seeds. They are views of the ledger and can be thrown
+away; of an ensemble they hold the averages of its members. With --predictions the report is of a table made elsewhere
+(see `moa_ray.given`), and OUT a folder of its own: empty, not there yet, or with an earlier report of this kind.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from moa_ray import (
     command,
+    ensembles,
     examples,
     figures,
     given,
@@ -38,6 +40,7 @@ from moa_ray import (
     sure,
 )
 from moa_ray.conformal import Conformal
+from moa_ray.ensembles import Folded
 from moa_ray.ledger import SETTLED, Ledger, Result, write_text
 from moa_ray.page import Content, Failure, FirstLook, Search
 from moa_ray.proposals import Proposer
@@ -46,7 +49,20 @@ from moa_ray.screening import Look
 from moa_ray.spec import Optuna, Sweep
 from moa_ray.study import versions
 from moa_ray.sure import Sure
-from moa_ray.tables import BACKBONE, CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY, TREATMENT, labels_of
+from moa_ray.tables import (
+    BACKBONE,
+    CANDIDATE,
+    COMPOUND,
+    FIELD_KEY,
+    FOLD,
+    LABEL,
+    METHOD,
+    SAMPLE,
+    SEED,
+    TILE_KEY,
+    TREATMENT,
+    labels_of,
+)
 
 _EXAMPLES = 6  # tiles shown of each label
 
@@ -106,9 +122,11 @@ def write(out: Path, reference: str | None = None) -> Written:
     sweep = spec.load(out / "sweep.yaml")
     results = list(book.results())
     sweep, look, results = _first_look(sweep, study, book, results)
-    predictions = book.table("predictions", results)
-    race = _race(sweep, study, book, results, predictions)
-    content = _with_look(_content(study, sweep, book, results, predictions, race), sweep, look)
+    by_member = book.table("predictions", results)
+    folded = ensembles.fold(sweep, results, by_member)
+    predictions = folded.predictions
+    race = _race(sweep, study, book, folded, by_member)
+    content = _with_look(_content(study, sweep, book, results, folded, race), sweep, look)
     content = _beside(content, reference or sweep.reference)
     content = _with_tiles(_sure(content, sweep.conformal), study, predictions)
     predictions.to_parquet(out / "predictions.parquet", index=False)
@@ -120,6 +138,9 @@ def write(out: Path, reference: str | None = None) -> Written:
         names.append("conformal.parquet")
     else:
         (out / "conformal.parquet").unlink(missing_ok=True)
+    if len(content.samples):
+        content.samples.to_parquet(out / "treatment_samples.parquet", index=False)
+        names.append("treatment_samples.parquet")
     if content.compared:
         _outcomes(content).to_csv(out / "reference.csv", index=False)
         names.append("reference.csv")
@@ -129,10 +150,11 @@ def write(out: Path, reference: str | None = None) -> Written:
     (out / "figures").mkdir(exist_ok=True)
     saved = {name: figures.save(figure, out / "figures", name) for name, figure in drawn.items()}
     write_text(out / "report.html", page.render(content, drawn))
+    parts = _by_candidate(content, predictions, out / "figures", saved) | _looked(content, look)
     return Written(
         headline=page.headline(content),
         summary=summary,
-        candidates=_by_candidate(content, predictions, out / "figures", saved) | _looked(content, look),
+        candidates=parts | _by_member(study, sweep, results, by_member, folded),
         files=[out / name for name in names],
         finished=content.best is not None,
     )
@@ -197,22 +219,23 @@ def _content(
     sweep: Sweep,
     book: Ledger,
     results: list[Result],
-    predictions: pd.DataFrame,
+    folded: Folded,
     race: Race | None,
 ) -> Content:
-    how = sweep.aggregate
-    columns = [CANDIDATE, FOLD, "status", "epochs", "seconds"]
-    trials = pd.DataFrame([dataclasses.asdict(result) for result in results], columns=columns)
+    how, predictions = sweep.aggregate, folded.predictions
+    trials = _trials(folded.results)
     candidates = [proposal.recipe for proposal in book.proposals()] if race else sweep.recipes
-    recipes = {recipe.candidate: recipe.as_dict() for recipe in candidates}
-    chosen_by = set(study["search_folds"])
-    searched = [table[table[FOLD].isin(chosen_by)] if len(table) else table for table in (predictions, trials)]
-    board = metrics.leaderboard(searched[0], searched[1], recipes, len(chosen_by), how)
+    recipes = {recipe.candidate: recipe.as_dict() for recipe in (one.ensemble for one in candidates)}
+    chosen_by = study["search_folds"]
+    board = metrics.leaderboard(_of(predictions, chosen_by), _of(trials, chosen_by), recipes, len(chosen_by), how)
     treatments = metrics.treatments(predictions, how) if len(predictions) else pd.DataFrame(columns=[CANDIDATE])
     search = None
+    if sweep.seeds is not None:
+        spread = ensembles.spread(_of(folded.members, chosen_by), how)
+        board = board.merge(spread, on=CANDIDATE, how="left", validate="one_to_one")
     if race is not None:
         board = _raced(board, race, trials)
-        search = _search(study, sweep, race, trials, predictions, board)
+        search = _search(study, sweep, race, folded)
         board = _confirmed(board, study["confirm_folds"], predictions, how)
     fields, no_fields = examples.read(study.get("examples"))
     return Content(
@@ -221,13 +244,17 @@ def _content(
         command=study["command"],
         leaderboard=board,
         treatments=treatments,
-        history=_history(book, results),
+        history=_history(book, results, folded),
         labels=study["labels"],
         channels=study["channels"],
         how=how,
         tiles=_example_tiles(study, recipes, predictions),
         excluded={fold: excluded for fold, excluded in study["folds"].items() if excluded is not None},
-        failures=[_failure(result) for result in results if result.status not in ("finished", "stopped")],
+        failures=[
+            _failure(dataclasses.replace(result, candidate=folded.shown(result.candidate)))
+            for result in results
+            if result.status not in ("finished", "stopped")
+        ],
         warnings=study["warnings"],
         notes=["The images of this screen are painted, not photographed: it shows the software, not biology."]
         if sweep.is_painted
@@ -240,7 +267,63 @@ def _content(
         no_fields=no_fields,
         n_treatments=study.get("treatments"),
         unscored=pd.DataFrame(study.get("unscored", [])),
+        samples=_samples(sweep, book, results, folded),
     )
+
+
+def _trials(results: Sequence[Result]) -> pd.DataFrame:
+    columns = [CANDIDATE, FOLD, "status", "epochs", "seconds"]
+    return pd.DataFrame([[getattr(result, name) for name in columns] for result in results], columns=columns)
+
+
+def _of(table: pd.DataFrame, folds: Sequence[str]) -> pd.DataFrame:
+    """The rows of some folds, of a table that may be empty."""
+    return table[table[FOLD].isin(folds)] if len(table) else table
+
+
+# Ensembles and samples ------------------------------------------------------------------------------------------------
+
+
+def _samples(sweep: Sweep, book: Ledger, results: Sequence[Result], folded: Folded) -> pd.DataFrame:
+    """What each sample of the sweep's candidates said of each treatment; empty where none was drawn.
+
+    Of an ensemble the samples are its first member's, which tell what one network knows, and the members themselves.
+    """
+    first = {name for name, member in folded.names.items() if member.seed == sweep.space.seeds[0]}
+    finished = {one.key for one in folded.results if one.status == "finished"}
+    drawn: dict[str, list[Result]] = {}
+    for result in results if sweep.predict.samples else ():
+        member = folded.names.get(result.candidate)
+        name = result.candidate if member is None else member.ensemble
+        if (name, result.fold) in finished and (member is None or result.candidate in first):
+            drawn.setdefault(name, []).append(result)
+    # A candidate at a time: a hundred samples of all tiles of all candidates would be gigabytes.
+    tables = [
+        metrics.sampled(samples.assign(**{CANDIDATE: name}), sweep.aggregate)
+        for name, mine in drawn.items()
+        if len(samples := book.table("samples", mine))
+    ]
+    if len(folded.members):
+        members = folded.members.rename(columns={SEED: SAMPLE}).assign(**{METHOD: "ensemble"})
+        tables.append(metrics.sampled(members, sweep.aggregate))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _by_member(
+    study: Mapping[str, Any], sweep: Sweep, results: Sequence[Result], predictions: pd.DataFrame, folded: Folded
+) -> dict[str, Callable[[], Part]]:
+    """What makes the scores and predictions of each member of an ensemble, for those who keep them apart."""
+    recipes = {result.candidate: result.recipe for result in results if result.candidate in folded.names}
+    folds = study["search_folds"]
+
+    def part(member: str) -> Part:
+        mine = predictions[predictions[CANDIDATE] == member]
+        trials = _trials([result for result in results if result.candidate == member])
+        plain = {member: recipes[member]}
+        board = metrics.leaderboard(_of(mine, folds), _of(trials, folds), plain, len(folds), sweep.aggregate)
+        return _numbers(board.iloc[0].to_dict()), mine, []
+
+    return {member: partial(part, member) for member in recipes if (predictions[CANDIDATE] == member).any()}
 
 
 # Published results ----------------------------------------------------------------------------------------------------
@@ -329,14 +412,16 @@ def _with_tiles(content: Content, study: Mapping[str, Any], predictions: pd.Data
 
 
 def _race(
-    sweep: Sweep, study: Mapping[str, Any], book: Ledger, results: list[Result], predictions: pd.DataFrame
+    sweep: Sweep, study: Mapping[str, Any], book: Ledger, folded: Folded, predictions: pd.DataFrame
 ) -> Race | None:
-    """The race as far as the ledger tells, where the sweep is a search."""
+    """The race as far as the ledger tells, where the sweep is a search: of ensembles it is their first members'."""
     if not isinstance(sweep.search, Optuna):
         return None
-    settled = [result for result in results if result.status in SETTLED]
-    measure = loss(sweep.search.objective, sweep.aggregate, predictions)
-    return Race.replay(sweep.search, study["search_folds"], study["confirm_folds"], measure, book.proposals(), settled)
+    settled = [result for result in folded.first if result.status in SETTLED]
+    first = ensembles.first_predictions(folded, predictions, sweep.space.seeds[0])
+    measure = loss(sweep.search.objective, sweep.aggregate, first)
+    known = [dataclasses.replace(one, recipe=one.recipe.ensemble) for one in book.proposals()]
+    return Race.replay(sweep.search, study["search_folds"], study["confirm_folds"], measure, known, settled)
 
 
 def _raced(board: pd.DataFrame, race: Race, trials: pd.DataFrame) -> pd.DataFrame:
@@ -361,15 +446,9 @@ def _raced(board: pd.DataFrame, race: Race, trials: pd.DataFrame) -> pd.DataFram
     return joined.sort_values(order, ascending=[True, False, True, True], ignore_index=True).drop(columns="_place")
 
 
-def _search(
-    study: Mapping[str, Any],
-    sweep: Sweep,
-    race: Race,
-    trials: pd.DataFrame,
-    predictions: pd.DataFrame,
-    board: pd.DataFrame,
-) -> Search:
+def _search(study: Mapping[str, Any], sweep: Sweep, race: Race, folded: Folded) -> Search:
     assert isinstance(sweep.search, Optuna)
+    trials, predictions = _trials(folded.first), folded.predictions
     folds = [*study["search_folds"], *study["confirm_folds"]]
     names = [standing.proposal.recipe.candidate for standing in race.standings]
     states = trials.pivot(index=CANDIDATE, columns=FOLD, values="status").reindex(index=names, columns=folds)
@@ -382,9 +461,12 @@ def _search(
         seen = mine[mine[FOLD].isin(study["confirm_folds"])]
         finished, wanted = seen[FOLD].nunique(), len(study["confirm_folds"])
         if finished:
+            members = folded.members
+            own = members[members[CANDIDATE] == race.ranking[0]] if len(members) else members
             counts = {"folds_finished": finished, "n_folds": wanted, "folds_failed": wanted - finished}
-            scores = {**metrics.scores(seen, sweep.aggregate), **counts, "complete": finished == wanted}
-            over_all = metrics.scores(mine, sweep.aggregate)
+            scores = {**_scores(seen, _of(own, study["confirm_folds"]), sweep.aggregate), **counts}
+            scores["complete"] = finished == wanted
+            over_all = _scores(mine, own, sweep.aggregate)
     rules = sweep.search.race
     rule = (
         f"Every candidate gets the same first {rules.first_folds} folds; the best 1 in {rules.reduction_factor:g} over "
@@ -402,6 +484,12 @@ def _search(
         objective=sweep.search.objective.replace("_", " "),
         rule=rule,
     )
+
+
+def _scores(predictions: pd.DataFrame, members: pd.DataFrame, how: metrics.How) -> dict[str, Any]:
+    """The scores of one candidate, and of an ensemble how its members do by themselves."""
+    spread = ensembles.spread(members, how).drop(columns=CANDIDATE).to_dict("records")
+    return {**metrics.scores(predictions, how), **(spread[0] if spread else {})}
 
 
 def _confirmed(
@@ -425,6 +513,8 @@ def _corrected(
     """The luck of the best taken out, where every candidate finished every fold and nothing else confirms."""
     confirmed = search is not None and bool(search.confirm)
     if confirmed or len(board) < 2 or not board["complete"].all():
+        return None
+    if "seeds" in board and board["seeds"].nunique() > 1:  # the winner alone is an ensemble: not alike, nor compared so
         return None
     right = (treatments[metrics.PREDICTED] == treatments[LABEL]).astype(float)
     table = treatments.assign(right=right).pivot(index=TREATMENT, columns=CANDIDATE, values="right")
@@ -487,12 +577,15 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(row[name]) for name in (*metrics.SCORES, "folds_finished", "folds_failed", "seconds")}
 
 
-def _history(book: Ledger, results: list[Result]) -> pd.DataFrame:
-    """The histories of finished trials under each other, with what they belong to."""
+def _history(book: Ledger, results: list[Result], folded: Folded) -> pd.DataFrame:
+    """The histories of finished trials under each other, with what they belong to; members by their ensemble's name."""
     finished = [result for result in results if result.status == "finished"]
     history = book.table("history", finished)
     for name in ("backbone", "weights") if len(history) else ():
         history[name] = history[CANDIDATE].map({result.candidate: result.recipe[name] for result in finished})
+    if folded.names and len(history):
+        names = {name: member.ensemble for name, member in folded.names.items()}
+        history[CANDIDATE] = history[CANDIDATE].map(names)
     return history
 
 

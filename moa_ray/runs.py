@@ -21,7 +21,7 @@ import pandas as pd
 
 from moa_ray import process
 from moa_ray.ledger import Ledger, Result
-from moa_ray.recipe import is_first_look
+from moa_ray.recipe import Recipe, is_first_look
 from moa_ray.tracking import ANSWER, END, LAST, WARNING, Setting, flat
 
 # MLflow reads these when it is imported and when it sends. Two quick tries, then training goes on without it.
@@ -80,6 +80,8 @@ class _Sent:
 class Runs:
     """The runs of one sweep: a parent for the sweep, a child a recipe, a grandchild a fold.
 
+    Of an ensemble each member has a run with its folds, and the ensemble one beside them without.
+
     warn : called once with a sentence when MLflow cannot be reached
     """
 
@@ -133,12 +135,22 @@ class Runs:
             return
         recipe = flat(result.recipe)
         called = f"first look: {result.candidate}" if is_first_look(result.recipe) else result.candidate
+        if result.recipe.get("seed") is not None:
+            called = self._open_ensemble(Recipe.from_dict(result.recipe))
         self._open((result.candidate,), called, recipe)
         tags = {"moa_ray.status": result.status, **({"moa_ray.error": result.error[:5000]} if result.error else {})}
         totals = [("total_seconds", result.seconds, 0), ("epochs_trained", float(result.epochs), 0)]
         points = [*_epoch_metrics(self._ledger.history(result)), *totals]
         self._open(result.key, result.fold, {"fold": result.fold, **recipe}, tags, points)
         self._end(result.key, status)
+
+    def _open_ensemble(self, member: Recipe) -> str:
+        """The run of a member's ensemble, for the numbers that its report has; the name of the member's own run."""
+        ensemble = member.ensemble
+        key = (ensemble.candidate,)
+        if key not in self._runs or self._runs[key].status != "RUNNING":
+            self._open(key, ensemble.candidate, flat(ensemble.as_dict()))
+        return f"{ensemble.candidate}, seed {member.seed}"
 
     def lacking(self, candidates: list[str]) -> list[str]:
         """The candidates whose runs have not ended."""

@@ -178,6 +178,23 @@ class Optuna(Section):
     screen_with_frozen: Annotated[Screening | None, BeforeValidator(_screening)] = None
 
 
+class Predict(Section):
+    """How often the held-out tiles are predicted besides, to see how sure a network is; null does not.
+
+    mc_dropout : samples, each by a network thinned by its dropout layers; see `moa_ray.mc_dropout`
+    laplace : samples, each by a head drawn around the trained one, where ``freeze: all``; see `moa_ray.laplace`
+    """
+
+    mc_dropout: Annotated[int, Field(ge=2)] | None = None
+    laplace: Annotated[int, Field(ge=2)] | None = None
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """How many samples are wanted, by method."""
+        wanted = {"mc_dropout": self.mc_dropout, "laplace": self.laplace}
+        return {method: count for method, count in wanted.items() if count is not None}
+
+
 class Resources(Section):
     """What each trial gets; ``auto``: one GPU where the cluster has any, else CPUs alone.
 
@@ -208,6 +225,8 @@ def _mode(search: Any) -> Any:
 class Sweep(Section):
     """One sweep file, checked, with every default filled in.
 
+    seeds : of the members of an ensemble, which share the held-out fold and the validation wells: a grid trains every
+        recipe with each, a search every candidate with the first and the winner with all; null trains by `seed` alone
     evaluate_every : the held-out tiles are predicted after each so many epochs, and the last, to draw how accuracy goes
         on; nothing is stopped or chosen by it. null predicts them after the last epoch alone
     reference : published results that the report lays the sweep's beside; see `moa_ray.published`
@@ -216,6 +235,7 @@ class Sweep(Section):
 
     study: Name
     seed: Annotated[int, Field(ge=0)] = 0
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     out: Path
     screen: Annotated[Bbbc021 | Bbbc014 | Table | Synthetic, Field(discriminator="name")]
     images: Preparation = Field(default_factory=Preparation)
@@ -228,6 +248,7 @@ class Sweep(Section):
     )
     aggregate: Literal["median", "mean"] = "median"
     evaluate_every: Annotated[int, Field(ge=1)] | None = None
+    predict: Predict = Field(default_factory=Predict)
     resources: Resources = Field(default_factory=Resources)
     tracking: Tracking = Field(default_factory=Tracking)
     reference: Literal["kensert2019"] | None = None
@@ -246,6 +267,12 @@ class Sweep(Section):
     def _is_sound(self) -> "Sweep":
         space = self.space
         space.frozen()
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: each must stand once, but got {list(self.seeds)}")
+        if self.predict.mc_dropout is not None:
+            space.require_dropout()
+        if self.predict.laplace is not None:
+            space.require_frozen()
         if self.keep is not None and "backbone" in space.entries and space.entries["backbone"].when:
             raise ValueError(
                 "search.space.backbone.when: backbones that search.screen_with_frozen.keep may drop take no condition"
@@ -268,11 +295,13 @@ class Sweep(Section):
     @property
     def space(self) -> Space:
         """What is searched, and what is fixed beside it."""
-        return Space.read(self.recipe, self.search.space)
+        return Space.read(self.recipe, self.search.space, self.seeds or (None,))
 
     @property
     def recipes(self) -> list[Recipe]:
-        """Every recipe of a grid, in the file's order; of a search one for each tile size, weights and backbone."""
+        """Every recipe of a grid, in the file's order, with each seed; of a search one for each tile size, weights and
+        backbone.
+        """
         return self.space.grid() if isinstance(self.search, Grid) else self.space.representatives()
 
     @property

@@ -53,14 +53,15 @@ class Material:
         parts = self.folds[fold].split(self.table)
         train, validation = parts.train, parts.train[:0]
         if self.validation_share is not None and fold not in self.confirm:
+            # Not by the member: all of an ensemble watch the same wells.
             rng = np.random.default_rng(self.seeds(fold))
             fit, watched = validation_split(self.table.iloc[train], self.validation_share, rng)
             train, validation = train[fit], train[watched]
         return {"train": train, "validation": validation, "test": parts.test}
 
-    def seeds(self, fold: str) -> list[int]:
-        """What a trial's draws are seeded with: the study's seed and the fold's name."""
-        return [self.seed, zlib.crc32(fold.encode())]
+    def seeds(self, fold: str, member: int | None = None) -> list[int]:
+        """What a trial's draws are seeded with: the study's seed, the fold's name, and of an ensemble the member's."""
+        return [self.seed, zlib.crc32(fold.encode()), *([] if member is None else [member])]
 
     def labels(self) -> NDArray[np.int64]:
         """Class index of every row of the arrays, -1 where no tile of the table lies."""
@@ -224,14 +225,19 @@ class Study:
 
     def _describe_candidates(self) -> list[str]:
         if isinstance(self.sweep.search, Grid):
-            named = [f"             {recipe.candidate}: {_words(recipe, self.recipes)}" for recipe in self.recipes]
-            return [f"candidates   {len(self.recipes)}", *named]
+            recipes = list(dict.fromkeys(recipe.ensemble for recipe in self.recipes))
+            named = [f"             {recipe.candidate}: {_words(recipe, recipes)}" for recipe in recipes]
+            return [f"candidates   {len(recipes)}{self._describe_seeds()}", *named]
         settings, space = self.sweep.search, self.sweep.space
         return [
             f"candidates   {settings.candidates}, proposed by Optuna ({settings.sampler}) to better the "
             f"{settings.objective.replace('_', ' ')}; {len(settings.first)} of them given",
             *(f"             {key}: {_entry_words(entry)}" for key, entry in space.entries.items()),
         ]
+
+    def _describe_seeds(self) -> str:
+        seeds = self.sweep.seeds
+        return "" if seeds is None else f", each with {_plural(len(seeds), 'seed')}: {', '.join(map(str, seeds))}"
 
     def _describe_unscored(self) -> list[str]:
         lost, n = len(unscored(self.screen.labelled, self.folds)), self.screen.labelled.groupby(TREATMENT).ngroups
@@ -244,11 +250,14 @@ class Study:
             return [f"trials       {len(self.trials)}, and as many trainings at most", f"epochs       {epochs} at most"]
         search, confirm = len(self.search_folds), len(self.confirm_folds)
         trials = settings.candidates * search + (1 + settings.confirm) * confirm
+        others = self.sweep.space.seeds[1:]
+        trials += len(others) * (search + confirm)
         longest = max(recipe.epochs for recipe in self.recipes)
         first = min(search, settings.race.first_folds) if settings.race else search
         return [
             f"search       {search} folds, the first {first} for every candidate: {', '.join(self.search_folds)}",
             f"confirm      {confirm} folds, for the winner and {settings.confirm} runners-up",
+            *([f"ensemble     the winner with {_plural(len(others), 'more seed')}, on all folds"] if others else []),
             f"trials       {trials}, and as many trainings at most; fewer, since folds race",
             f"epochs       {trials * longest} at most",
         ]

@@ -6,10 +6,11 @@ The same command run again does only what is missing.
 """
 
 import argparse
+import itertools
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -84,19 +85,27 @@ def _sweep(arguments: argparse.Namespace) -> int:
 def _search(
     study: Study, store: TileStore, book: Ledger, tracker: Tracker, address: str | None, console: Console
 ) -> None:
-    """Run the trials that the ledger lacks: those of the first look, which may drop backbones, before all others."""
-    looks = _looks(study, book, tracker, console)
-    job = None if looks else _job(study, book, tracker, console)
-    if looks is None and job is None:
+    """Run the trials that the ledger lacks."""
+    jobs = _jobs(study, book, tracker, console)
+    first = next(jobs, None)
+    if first is None:
         return
     with cluster.connect(address):
         settings = study.sweep.resources
         slots = cluster.slots(settings.cpus, settings.gpus, settings.concurrent, open_cluster=address is not None)
-        if looks is not None:
-            _run(looks, study, store, slots, console)
-            job = _job(study, book, tracker, console)
-        if job is not None:
+        for job in itertools.chain([first], jobs):
             _run(job, study, store, slots, console)
+
+
+def _jobs(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Iterator["Job"]:
+    """What is left to do, one job after the other: each follows from what those before wrote into the ledger.
+
+    The first look, which may drop backbones, then what the sweep is about, then the other members of a search's winner.
+    """
+    for stage in (_looks, _job, _members):
+        job = stage(study, book, tracker, console)
+        if job is not None:
+            yield job
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,33 @@ def _job(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Job 
     if plan is None:
         return None
     scheduler = _scheduler(study, plan, book, settled)
-    return Job(plan, study.recipes, study.sweep.frozen, recorder, len(mine), scheduler)
+    # Further members of an earlier winner are no trials of the race.
+    first = study.sweep.space.seeds[0]
+    done = [one for one in mine if isinstance(plan, Grid) or one.recipe.get("seed") == first]
+    return Job(plan, study.recipes, study.sweep.frozen, recorder, len(done), scheduler)
+
+
+def _members(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Job | None:
+    """The other members of a search's winner, on all folds; None where nothing of them is left."""
+    sweep, others = study.sweep, study.sweep.space.seeds[1:]
+    if not isinstance(sweep.search, Optuna) or not others:
+        return None
+    settled, proposals = book.settled(), book.proposals()
+    measure = loss(sweep.search.objective, sweep.aggregate, book.table("predictions", settled.values()))
+    folds = study.search_folds, study.confirm_folds
+    ranking = Race.replay(sweep.search, *folds, measure, proposals, settled.values()).ranking
+    if not ranking:
+        return None
+    winner = next(proposal.recipe for proposal in proposals if proposal.recipe.candidate == ranking[0])
+    trials = [(replace(winner, seed=seed), fold.name) for seed in others for fold in study.trained_folds]
+    todo = [(member, fold) for member, fold in trials if (member.candidate, fold) not in settled]
+    if not todo:
+        return None
+    seeds = ", ".join(map(str, others))
+    console.print(f"ensemble: {winner.candidate} with seeds {seeds}, on {len(study.trained_folds)} folds", markup=False)
+    recorder, done = Recorder(book, tracker, Leader(sweep.aggregate)), len(trials) - len(todo)
+    frozen = [winner] if winner.freeze == "all" else []
+    return Job(Grid(todo, sweep.resources.retries, done), [winner], frozen, recorder, done)
 
 
 def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console: Console) -> None:
@@ -163,6 +198,7 @@ def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console
         tiles_share=study.sweep.resources.tiles_on_device,
         evaluate_every=study.sweep.evaluate_every,
         aggregate=study.sweep.aggregate,
+        samples=study.sweep.predict.samples,
     )
     exact = not isinstance(job.plan, Race)
     with Board(console, lambda: job.plan.at_most, job.done, job.recorder.leader.words, exact) as board:

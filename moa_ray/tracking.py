@@ -61,7 +61,7 @@ class Tracker:
 
     def trial(self, result: Result) -> None:
         """Send one trial."""
-        self._ask("trial", dataclasses.replace(result, predictions=None))
+        self._ask("trial", dataclasses.replace(result, predictions=None, samples=None))
 
     def lacking(self, candidates: Iterable[str]) -> list[str]:
         """The candidates of which not all is sent, once all that was asked before is done; none without MLflow."""

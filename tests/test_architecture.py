@@ -26,8 +26,8 @@ LAYERS = {
         "given",
         "progress",
     },
-    3: {"spec", "ledger", "screening", "training"},
-    2: {"models", "augment", "tiles", "examples"},
+    3: {"spec", "ledger", "screening", "ensembles", "training"},
+    2: {"models", "mc_dropout", "augment", "tiles", "examples"},
     1: {
         "screens",
         "screens.bbbc014",
@@ -39,6 +39,7 @@ LAYERS = {
         "images",
         "folds",
         "conformal",
+        "laplace",
         "metrics",
         "published",
         "selection",
@@ -52,7 +53,7 @@ DOORS = {
     "mlflow": {"runs"},
     "optuna": {"proposals"},
     "crepes": {"conformal"},
-    "keras": {"models", "augment", "training"},
+    "keras": {"models", "mc_dropout", "augment", "training"},
     "tensorflow": set(),
 }
 

@@ -115,6 +115,33 @@ def test_held_out_tiles_are_predicted_after_each_epoch_that_is_asked_for_and_not
     assert "held_out_accuracy" not in expected["history"]
 
 
+def test_samples_come_with_the_predictions_and_change_nothing(worker: Worker, material: Material) -> None:
+    recipe = dataclasses.replace(RECIPE, dropout=0.5)
+    _, plain = run(worker, recipe)
+    assert plain["samples"] is None
+    sampling = Worker(Bench(material, samples={"mc_dropout": 3}), no_weights)
+    _, outcome = run(sampling, recipe)
+    _, nothing = run(sampling, RECIPE)  # as a first look, whose head has no dropout
+    _, again = run(sampling, recipe)
+    sampling.close()
+    pd.testing.assert_frame_equal(outcome["predictions"], plain["predictions"])
+    pd.testing.assert_frame_equal(again["samples"], outcome["samples"])
+    assert nothing["samples"] is None
+    for number, mine in outcome["samples"].groupby("sample"):
+        columns = list(plain["predictions"].drop(columns=probability_columns(plain["predictions"])).columns)
+        pd.testing.assert_frame_equal(mine[columns].reset_index(drop=True), plain["predictions"][columns])
+        assert (number in (0, 1, 2), set(mine["method"])) == (True, {"mc_dropout"})
+        np.testing.assert_allclose(mine[probability_columns(mine)].sum(axis=1), 1, atol=1e-5)
+
+
+def test_members_of_an_ensemble_differ_on_the_same_fold(worker: Worker) -> None:
+    tables = [run(worker, dataclasses.replace(RECIPE, seed=seed))[1]["predictions"] for seed in (1, 2, 1)]
+    columns = probability_columns(tables[0])
+    pd.testing.assert_frame_equal(tables[0], tables[2])
+    assert not np.isclose(tables[0][columns], tables[1][columns]).all()
+    assert list(tables[0][WELL]) == list(tables[1][WELL])
+
+
 def test_a_process_ends_when_another_model_must_be_compiled(worker: Worker) -> None:
     run(worker)
     old = process(worker)
