@@ -3,9 +3,8 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -13,9 +12,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import figures, metrics, published, selection
+from moa_ray import figures, metrics, published, selection, unknowns, unsure
 from moa_ray.examples import Pair
 from moa_ray.published import Beside
+from moa_ray.sheet import Sheet
 from moa_ray.tables import (
     BACKBONE,
     CANDIDATE,
@@ -25,6 +25,7 @@ from moa_ray.tables import (
     LABEL,
     probability_column,
 )
+from moa_ray.unsure import Unsure
 
 MOST_CONFUSIONS = 6
 MOST_ROWS = 50  # of a leaderboard, and of failed trials; all are in leaderboard.csv and the ledger
@@ -100,6 +101,8 @@ class Content:
     unscored : treatments that no fold that can be trained holds out: compound, concentration, label, fold, reason
     reference, compared : name of the published results that were asked for, and candidates laid beside them
     given : the table of predictions made elsewhere, where there is no ledger
+    samples : several samples of each treatment's probabilities, as `uncertainty.measures` takes them; may be empty
+    unsure : how unsure the headline's candidate is; None where nothing was predicted
     """
 
     study: str
@@ -128,6 +131,8 @@ class Content:
     reference: str | None = None
     compared: Sequence[Beside] = ()
     given: str | None = None
+    samples: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unsure: Unsure | None = None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -146,14 +151,6 @@ class Content:
     def treatments_of(self, candidate: str) -> pd.DataFrame:
         """The treatments that one candidate predicted."""
         return self.treatments[self.treatments[CANDIDATE] == candidate]
-
-
-class Sheet(NamedTuple):
-    """A table as it is printed: text alone, and which columns hold numbers."""
-
-    headings: list[str]
-    rows: list[list[str]]
-    numeric: list[bool]
 
 
 # The headline ---------------------------------------------------------------------------------------------------------
@@ -269,6 +266,8 @@ def draw(content: Content) -> dict[str, Figure]:
         drawn["wrong_treatments"] = figures.wrong_treatments(content.treatments_of(best[CANDIDATE]))
     if any(one.n for one in content.compared):
         drawn["side_by_side"] = figures.side_by_side([one for one in content.compared if one.n])
+    if content.unsure is not None:
+        drawn |= unsure.draw(content.unsure)
     if content.fields:
         drawn["example_fields"] = figures.example_fields(content.fields, content.channels)
     if any(len(examples) for examples in content.tiles.values()):
@@ -310,10 +309,13 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
     best = content.best
     # Autoescape: names of compounds, errors and paths are what users and files say.
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("moa_ray", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = environment.from_string(files("moa_ray").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(
+    return environment.get_template("page.html").render(
         content=content,
         best=best,
         percent=_percent(best["treatment_accuracy"]) if best else "",
@@ -339,6 +341,9 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         others=others_sheet(),
         published=published,
         held_out=_held_out(content),
+        labels_held_out=unknowns.holds_out_labels(content.treatments),
+        rejections=unsure.rejection_sheet(content.unsure) if content.unsure else None,
+        separations=unsure.separation_sheet(content.unsure) if content.unsure else None,
     )
 
 

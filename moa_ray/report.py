@@ -35,6 +35,8 @@ from moa_ray import (
     screening,
     selection,
     spec,
+    uncertainty,
+    unknowns,
 )
 from moa_ray.ledger import SETTLED, Ledger, Result, write_text
 from moa_ray.page import Content, Failure, FirstLook, Search
@@ -44,6 +46,7 @@ from moa_ray.screening import Look
 from moa_ray.spec import Optuna, Sweep
 from moa_ray.study import versions
 from moa_ray.tables import BACKBONE, CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY, TREATMENT, labels_of
+from moa_ray.unsure import Unsure
 
 _EXAMPLES = 6  # tiles shown of each label
 
@@ -104,13 +107,18 @@ def write(out: Path, reference: str | None = None) -> Written:
     results = list(book.results())
     sweep, look, results = _first_look(sweep, study, book, results)
     predictions = book.table("predictions", results)
-    race = _race(sweep, study, book, results, predictions)
-    content = _with_look(_content(study, sweep, book, results, predictions, race), sweep, look)
+    known, unknown = unknowns.known(predictions), unknowns.unknown(predictions)
+    race = _race(sweep, study, book, results, known)
+    content = _with_look(_content(study, sweep, book, results, known, race), sweep, look)
     content = _beside(content, reference or sweep.reference)
+    measured = _measured(content, metrics.treatments(unknown, sweep.aggregate) if len(unknown) else unknown)
+    content = _with_uncertainty(content, measured)
     predictions.to_parquet(out / "predictions.parquet", index=False)
+    measured.to_parquet(out / "uncertainty.parquet", index=False)
     content.treatments.to_parquet(out / "treatments.parquet", index=False)
     content.leaderboard.to_csv(out / "leaderboard.csv", index=False)
     names = ["report.html", "sweep.yaml", "leaderboard.csv", "summary.json", "treatments.parquet"]
+    names.append("uncertainty.parquet")
     if content.compared:
         _outcomes(content).to_csv(out / "reference.csv", index=False)
         names.append("reference.csv")
@@ -152,8 +160,10 @@ def write_given(out: Path, file: Path, reference: str | None, said: str) -> str:
         given=str(file),
     )
     content = _beside(content, reference)
+    content = _with_uncertainty(content, measured := _measured(content, pd.DataFrame()))
     drawn = page.draw(content)
     tables = {"treatments.parquet": treatments.to_parquet(index=False), "leaderboard.csv": _csv(board)}
+    tables["uncertainty.parquet"] = measured.to_parquet(index=False)
     if content.compared:
         tables["reference.csv"] = _csv(_outcomes(content))
     pictures = {name: [path.name for path in figures.paths(Path(), name)] for name in drawn}
@@ -218,9 +228,7 @@ def _content(
         excluded={fold: excluded for fold, excluded in study["folds"].items() if excluded is not None},
         failures=[_failure(result) for result in results if result.status not in ("finished", "stopped")],
         warnings=study["warnings"],
-        notes=["The images of this screen are painted, not photographed: it shows the software, not biology."]
-        if sweep.is_painted
-        else [],
+        notes=_notes(sweep, treatments),
         versions=study["versions"],
         recipes=recipes,
         search=search,
@@ -230,6 +238,39 @@ def _content(
         n_treatments=study.get("treatments"),
         unscored=pd.DataFrame(study.get("unscored", [])),
     )
+
+
+def _notes(sweep: Sweep, treatments: pd.DataFrame) -> list[str]:
+    """What a reader has to know first."""
+    painted = "The images of this screen are painted, not photographed: it shows the software, not biology."
+    lacking = (
+        "Labels were held out. Each treatment that counts here was predicted by a network that saw nothing of its "
+        "compound, nor of one other label: it had one label fewer to take it for, and fewer compounds to learn from. "
+        "How right a network is about a new compound is what hold_out: compound measures."
+    )
+    lacks = unknowns.holds_out_labels(treatments)
+    return [*([painted] if sweep.is_painted else []), *([lacking] if lacks else [])]
+
+
+# Uncertainty ----------------------------------------------------------------------------------------------------------
+
+
+def _measured(content: Content, unknown: pd.DataFrame) -> pd.DataFrame:
+    """How unsure each candidate and method is of each treatment, known or unknown.
+
+    unknown : treatments whose label their fold held out whole, as `metrics.treatments` makes them; may be empty
+    """
+    tables = [table for table in (content.treatments, unknown) if len(table)]
+    both = pd.concat(tables, ignore_index=True) if tables else content.treatments
+    return uncertainty.measures(both, content.samples)
+
+
+def _with_uncertainty(content: Content, measured: pd.DataFrame) -> Content:
+    """The content with how unsure the headline's candidate is, of what the headline is judged by."""
+    if content.best is None:
+        return content
+    folds = content.search.confirm if content.search and content.search.scores else None
+    return dataclasses.replace(content, unsure=Unsure.of(measured, content.best[CANDIDATE], folds, content.seed))
 
 
 # Published results ----------------------------------------------------------------------------------------------------
@@ -326,8 +367,9 @@ def _search(
     if race.ranking and study["confirm_folds"]:
         mine = predictions[predictions[CANDIDATE] == race.ranking[0]]
         seen = mine[mine[FOLD].isin(study["confirm_folds"])]
-        finished, wanted = seen[FOLD].nunique(), len(study["confirm_folds"])
-        if finished:
+        wanted = len(study["confirm_folds"])
+        finished = int((states.loc[race.ranking[0], study["confirm_folds"]] == "finished").sum())
+        if len(seen):
             counts = {"folds_finished": finished, "n_folds": wanted, "folds_failed": wanted - finished}
             scores = {**metrics.scores(seen, sweep.aggregate), **counts, "complete": finished == wanted}
             over_all = metrics.scores(mine, sweep.aggregate)
@@ -480,6 +522,7 @@ def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
         "reference": content.reference,
         "beside_reference": [_plain_beside(one) for one in content.compared],
         "warnings": list(content.warnings),
+        "uncertainty": None if content.unsure is None else content.unsure.plain(),
         "versions": dict(content.versions),
     }
 

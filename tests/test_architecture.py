@@ -20,6 +20,8 @@ LAYERS = {
         "tracking",
         "runs",
         "figures",
+        "figures_uncertainty",
+        "unsure",
         "page",
         "given",
         "progress",
@@ -40,8 +42,10 @@ LAYERS = {
         "published",
         "selection",
         "space",
+        "uncertainty",
+        "unknowns",
     },
-    0: {"tables", "recipe", "backbones", "command", "complaints", "process"},
+    0: {"sheet", "tables", "recipe", "backbones", "command", "complaints", "process"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 DOORS = {
