@@ -25,7 +25,7 @@ def accuracy_rejection(curves: Sequence[tuple[str, Rejection]], best: NDArray[np
     """
     figure, axes = canvas(8.4, 4.2)
     n = len(best)
-    axes.plot(_rejected(n), best, color=GREY, linewidth=1.4)
+    axes.plot(_rejected(n), best, color="#DADCE0", linewidth=5, solid_capstyle="butt")
     axes.axhline(best[-1], color=GREY, linestyle=":", linewidth=1.6)
     for number, (_, curve) in enumerate(curves):
         style, colour = _STYLES[number % len(_STYLES)], CURVES[number % len(CURVES)]
@@ -36,13 +36,14 @@ def accuracy_rejection(curves: Sequence[tuple[str, Rejection]], best: NDArray[np
         )
         for i, (name, one) in enumerate(curves)
     ]
-    handles.append(Line2D([], [], color=GREY, label=f"every mistake first, {best.mean():.3f}"))
+    handles.append(Line2D([], [], color="#DADCE0", linewidth=5, label=f"every mistake first, {best.mean():.3f}"))
     handles.append(Line2D([], [], color=GREY, linestyle=":", label=f"in any order, {best[-1]:.3f}"))
     axes.legend(
         handles=handles, title="rejected first, and area", loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False
     )
     axes.set(xlabel="treatments rejected, the most uncertain first", ylabel="accuracy of those kept")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    lowest = min(best[-1], *(one.accuracies.min() for _, one in curves))
+    axes.set(xlim=(0, 1), ylim=(max(0.0, np.floor(10 * lowest - 1) / 10), 1.02))
     for share in KEPT[1:]:
         axes.axvline(1 - share, color="#E6E6E6", zorder=0)
     for axis in (axes.xaxis, axes.yaxis):

@@ -35,6 +35,7 @@ class Unsure:
     """How unsure the headline's candidate is of the treatments that it is judged by.
 
     measured : as `uncertainty.measures` makes it, of this candidate alone
+    seed : of the bootstrap
     """
 
     measured: pd.DataFrame
@@ -65,6 +66,11 @@ class Unsure:
     def separations(self) -> list[Separation]:
         """Known against unknown, by each method and measure; none where no label was held out."""
         return uncertainty.separations(self.measured, self.seed)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether any method has several samples of each treatment."""
+        return bool((self.measured[METHOD] != SINGLE).any())
 
     @cached_property
     def best_possible(self) -> NDArray[np.float64]:
@@ -111,7 +117,12 @@ class Unsure:
 
 def rejection_sheet(unsure: Unsure) -> Sheet:
     """Accuracy by the share that is kept, a row a method and measure."""
-    headings = ["method", "uncertainty", "area", *("all" if share == 1 else f"{share:.0%} kept" for share in KEPT)]
+    headings = [
+        "method",
+        "uncertainty",
+        "area",
+        *("all" if share == 1 else f"{100 * share:.0f} % kept" for share in KEPT),
+    ]
     rows = [
         [*_names(one), f"{one.area:.3f}", *(f"{100 * one.kept(share):.1f} %" for share in KEPT)]
         for one in unsure.rejections
