@@ -5,7 +5,7 @@ probabilities are the average of the members', over the folds that all of them f
 Source: Lakshminarayanan, Pritzel and Blundell 2017, "Simple and scalable predictive uncertainty estimation".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -43,6 +43,10 @@ class Folded:
     first: list[Result]
     members: pd.DataFrame = field(default_factory=pd.DataFrame)
     names: dict[str, Member] = field(default_factory=dict)
+
+    def of(self, part: Callable[[pd.DataFrame], pd.DataFrame]) -> "Folded":
+        """The same with a part of the predictions alone."""
+        return replace(self, predictions=part(self.predictions), members=part(self.members))
 
     def shown(self, candidate: str) -> str:
         """A candidate by the name that a report knows it by."""

@@ -38,7 +38,7 @@ _SHOWN = 3
 
 FILES = (
     *("summary.json", "report.html", "treatments.parquet", "leaderboard.csv", "reference.csv"),
-    "conformal.parquet",
+    *("conformal.parquet", "uncertainty.parquet"),
 )
 
 

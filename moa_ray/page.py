@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import figures, metrics, published, selection, sure
+from moa_ray import figures, metrics, published, selection, sure, unknowns, unsure
 from moa_ray.examples import Pair
 from moa_ray.published import Beside
 from moa_ray.sheet import Sheet
@@ -26,6 +26,7 @@ from moa_ray.tables import (
     LABEL,
     probability_column,
 )
+from moa_ray.unsure import Unsure
 
 MOST_CONFUSIONS = 6
 MOST_ROWS = 50  # of a leaderboard, and of failed trials; all are in leaderboard.csv and the ledger
@@ -104,6 +105,7 @@ class Content:
     sure : how sure each prediction of the headline's candidate is
     samples : as `metrics.sampled` makes them: what each sample of a method (``mc_dropout``, ``laplace``, or
         ``ensemble``, whose samples are numbered by seed) said of each treatment, not renormalised; may be empty
+    unsure : how unsure the headline's candidate is; None where nothing was predicted
     """
 
     study: str
@@ -134,6 +136,7 @@ class Content:
     given: str | None = None
     sure: Sure = field(default_factory=Sure)
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unsure: Unsure | None = None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -281,6 +284,8 @@ def draw(content: Content) -> dict[str, Figure]:
     if any(one.n for one in content.compared):
         drawn["side_by_side"] = figures.side_by_side([one for one in content.compared if one.n])
     drawn |= sure.draw(content.sure)
+    if content.unsure is not None:
+        drawn |= unsure.draw(content.unsure)
     if content.fields:
         drawn["example_fields"] = figures.example_fields(content.fields, content.channels)
     if any(len(examples) for examples in content.tiles.values()):
@@ -355,6 +360,9 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         published=published,
         held_out=held_out(content),
         sure=sure,
+        labels_held_out=unknowns.holds_out_labels(content.treatments),
+        rejections=unsure.rejection_sheet(content.unsure) if content.unsure else None,
+        separations=unsure.separation_sheet(content.unsure) if content.unsure else None,
     )
 
 

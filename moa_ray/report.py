@@ -38,6 +38,8 @@ from moa_ray import (
     selection,
     spec,
     sure,
+    uncertainty,
+    unknowns,
 )
 from moa_ray.conformal import Conformal
 from moa_ray.ensembles import Folded
@@ -63,6 +65,7 @@ from moa_ray.tables import (
     TREATMENT,
     labels_of,
 )
+from moa_ray.unsure import Unsure
 
 _EXAMPLES = 6  # tiles shown of each label
 
@@ -124,15 +127,21 @@ def write(out: Path, reference: str | None = None) -> Written:
     sweep, look, results = _first_look(sweep, study, book, results)
     by_member = book.table("predictions", results)
     folded = ensembles.fold(sweep, results, by_member)
-    predictions = folded.predictions
-    race = _race(sweep, study, book, folded, by_member)
-    content = _with_look(_content(study, sweep, book, results, folded, race), sweep, look)
+    known = folded.of(unknowns.known)
+    race = _race(sweep, study, book, known, by_member)
+    content = _with_look(_content(study, sweep, book, results, known, race), sweep, look)
+    content = dataclasses.replace(content, samples=_samples(sweep, book, results, folded))
     content = _beside(content, reference or sweep.reference)
-    content = _with_tiles(_sure(content, sweep.conformal), study, predictions)
-    predictions.to_parquet(out / "predictions.parquet", index=False)
+    content = _with_tiles(_sure(content, sweep.conformal), study, known.predictions)
+    unknown = unknowns.unknown(folded.predictions)
+    measured = _measured(content, metrics.treatments(unknown, sweep.aggregate) if len(unknown) else unknown)
+    content = _with_uncertainty(content, measured)
+    folded.predictions.to_parquet(out / "predictions.parquet", index=False)
+    measured.to_parquet(out / "uncertainty.parquet", index=False)
     _with_sets(content).to_parquet(out / "treatments.parquet", index=False)
     content.leaderboard.to_csv(out / "leaderboard.csv", index=False)
     names = ["report.html", "sweep.yaml", "leaderboard.csv", "summary.json", "treatments.parquet"]
+    names.append("uncertainty.parquet")
     if content.sure.conformal:
         sure.as_table(content.sure.conformal).to_parquet(out / "conformal.parquet", index=False)
         names.append("conformal.parquet")
@@ -150,7 +159,7 @@ def write(out: Path, reference: str | None = None) -> Written:
     (out / "figures").mkdir(exist_ok=True)
     saved = {name: figures.save(figure, out / "figures", name) for name, figure in drawn.items()}
     write_text(out / "report.html", page.render(content, drawn))
-    parts = _by_candidate(content, predictions, out / "figures", saved) | _looked(content, look)
+    parts = _by_candidate(content, folded.predictions, out / "figures", saved) | _looked(content, look)
     return Written(
         headline=page.headline(content),
         summary=summary,
@@ -183,8 +192,10 @@ def write_given(out: Path, file: Path, reference: str | None, said: str) -> str:
         given=str(file),
     )
     content = _sure(_beside(content, reference), Conformal())
+    content = _with_uncertainty(content, measured := _measured(content, pd.DataFrame()))
     drawn = page.draw(content)
     tables = {"treatments.parquet": _with_sets(content).to_parquet(index=False), "leaderboard.csv": _csv(board)}
+    tables["uncertainty.parquet"] = measured.to_parquet(index=False)
     if content.sure.conformal:
         tables["conformal.parquet"] = sure.as_table(content.sure.conformal).to_parquet(index=False)
     if content.compared:
@@ -256,9 +267,7 @@ def _content(
             if result.status not in ("finished", "stopped")
         ],
         warnings=study["warnings"],
-        notes=["The images of this screen are painted, not photographed: it shows the software, not biology."]
-        if sweep.is_painted
-        else [],
+        notes=_notes(sweep, treatments),
         versions=study["versions"],
         recipes=recipes,
         search=search,
@@ -267,8 +276,19 @@ def _content(
         no_fields=no_fields,
         n_treatments=study.get("treatments"),
         unscored=pd.DataFrame(study.get("unscored", [])),
-        samples=_samples(sweep, book, results, folded),
     )
+
+
+def _notes(sweep: Sweep, treatments: pd.DataFrame) -> list[str]:
+    """What a reader has to know first."""
+    painted = "The images of this screen are painted, not photographed: it shows the software, not biology."
+    lacking = (
+        "Labels were held out. Each treatment that counts here was predicted by a network that saw nothing of its "
+        "compound, nor of one other label: it had one label fewer to take it for, and fewer compounds to learn from. "
+        "How right a network is about a new compound is what hold_out: compound measures."
+    )
+    lacks = unknowns.holds_out_labels(treatments)
+    return [*([painted] if sweep.is_painted else []), *([lacking] if lacks else [])]
 
 
 def _trials(results: Sequence[Result]) -> pd.DataFrame:
@@ -299,14 +319,20 @@ def _samples(sweep: Sweep, book: Ledger, results: Sequence[Result], folded: Fold
             drawn.setdefault(name, []).append(result)
     # A candidate at a time: a hundred samples of all tiles of all candidates would be gigabytes.
     tables = [
-        metrics.sampled(samples.assign(**{CANDIDATE: name}), sweep.aggregate)
+        _sampled(samples.assign(**{CANDIDATE: name}), sweep.aggregate)
         for name, mine in drawn.items()
         if len(samples := book.table("samples", mine))
     ]
     if len(folded.members):
         members = folded.members.rename(columns={SEED: SAMPLE}).assign(**{METHOD: "ensemble"})
-        tables.append(metrics.sampled(members, sweep.aggregate))
+        tables.append(_sampled(members, sweep.aggregate))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _sampled(samples: pd.DataFrame, how: metrics.How) -> pd.DataFrame:
+    """Samples by treatment; where labels are held out, a treatment as a known and as an unknown one."""
+    parts = [part for part in (unknowns.known(samples), unknowns.unknown(samples)) if len(part)]
+    return pd.concat([metrics.sampled(part, how) for part in parts], ignore_index=True)
 
 
 def _by_member(
@@ -318,12 +344,34 @@ def _by_member(
 
     def part(member: str) -> Part:
         mine = predictions[predictions[CANDIDATE] == member]
+        scored = unknowns.known(mine)
         trials = _trials([result for result in results if result.candidate == member])
         plain = {member: recipes[member]}
-        board = metrics.leaderboard(_of(mine, folds), _of(trials, folds), plain, len(folds), sweep.aggregate)
+        board = metrics.leaderboard(_of(scored, folds), _of(trials, folds), plain, len(folds), sweep.aggregate)
         return _numbers(board.iloc[0].to_dict()), mine, []
 
     return {member: partial(part, member) for member in recipes if (predictions[CANDIDATE] == member).any()}
+
+
+# Uncertainty ----------------------------------------------------------------------------------------------------------
+
+
+def _measured(content: Content, unknown: pd.DataFrame) -> pd.DataFrame:
+    """How unsure each candidate and method is of each treatment, known or unknown.
+
+    unknown : treatments whose label their fold held out whole, as `metrics.treatments` makes them; may be empty
+    """
+    tables = [table for table in (content.treatments, unknown) if len(table)]
+    both = pd.concat(tables, ignore_index=True) if tables else content.treatments
+    return uncertainty.measures(both, content.samples)
+
+
+def _with_uncertainty(content: Content, measured: pd.DataFrame) -> Content:
+    """The content with how unsure the headline's candidate is, of what the headline is judged by."""
+    if content.best is None:
+        return content
+    folds = content.search.confirm if content.search and content.search.scores else None
+    return dataclasses.replace(content, unsure=Unsure.of(measured, content.best[CANDIDATE], folds, content.seed))
 
 
 # Published results ----------------------------------------------------------------------------------------------------
@@ -459,8 +507,9 @@ def _search(study: Mapping[str, Any], sweep: Sweep, race: Race, folded: Folded) 
     if race.ranking and study["confirm_folds"]:
         mine = predictions[predictions[CANDIDATE] == race.ranking[0]]
         seen = mine[mine[FOLD].isin(study["confirm_folds"])]
-        finished, wanted = seen[FOLD].nunique(), len(study["confirm_folds"])
-        if finished:
+        wanted = len(study["confirm_folds"])
+        finished = int((states.loc[race.ranking[0], study["confirm_folds"]] == "finished").sum())
+        if len(seen):
             members = folded.members
             own = members[members[CANDIDATE] == race.ranking[0]] if len(members) else members
             counts = {"folds_finished": finished, "n_folds": wanted, "folds_failed": wanted - finished}
@@ -639,6 +688,7 @@ def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
         "beside_reference": [_plain_beside(one) for one in content.compared],
         "sure": sure.plain(content.sure),
         "warnings": list(content.warnings),
+        "uncertainty": None if content.unsure is None else content.unsure.plain(),
         "versions": dict(content.versions),
     }
 

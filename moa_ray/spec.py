@@ -79,6 +79,7 @@ class Synthetic(Section):
 class Folds(Section):
     """What is held out: one column, or several of which training shares no value with the held-out group.
 
+    hold_out : see `folds.make_folds`; ``label`` holds out whole labels, see `moa_ray.unknowns`
     search : the folds that a search may look at: one held-out group for each label, all, or a list of groups; the
         others confirm. A grid has no such part: it trains every fold.
     """

@@ -207,6 +207,7 @@ class Study:
             f"folds        {len(self.trained_folds)} (held out: {', '.join(self.sweep.folds.columns)})"
             + (f", {len(excluded)} excluded" if excluded else ""),
             *(f"             {fold.name}: {fold.excluded}" for fold in excluded),
+            *self._describe_unknown(),
             *self._describe_unscored(),
             *self._describe_trials(),
             *self._describe_looks(),
@@ -238,6 +239,19 @@ class Study:
     def _describe_seeds(self) -> str:
         seeds = self.sweep.seeds
         return "" if seeds is None else f", each with {_plural(len(seeds), 'seed')}: {', '.join(map(str, seeds))}"
+
+    def _describe_unknown(self) -> list[str]:
+        """Where labels are held out, how many treatments are predicted as known ones and how many as unknown."""
+        labelled = self.screen.labelled
+        if not any(fold.column == LABEL for fold in self.folds):
+            return []
+        parts = [(fold.scored(labelled), fold.split(labelled).test) for fold in self.trained_folds]
+        known = labelled.iloc[[row for scored, _ in parts for row in scored]]
+        unknown = labelled.iloc[[row for scored, test in parts for row in np.setdiff1d(test, scored)]]
+        return [
+            f"unknown      {_held_out(unknown)} held out with their whole label, "
+            f"{_held_out(known)} held out beside them as known ones"
+        ]
 
     def _describe_unscored(self) -> list[str]:
         lost, n = len(unscored(self.screen.labelled, self.folds)), self.screen.labelled.groupby(TREATMENT).ngroups
@@ -345,6 +359,13 @@ def _count(labelled: pd.DataFrame) -> str:
         f"{len(labelled)} fields of {labelled.groupby(WELL_KEY).ngroups} treated wells, "
         f"{labelled.groupby(TREATMENT).ngroups} treatments, {labelled[COMPOUND].nunique()} compounds, "
         f"{labelled[LABEL].nunique()} labels"
+    )
+
+
+def _held_out(fields: pd.DataFrame) -> str:
+    return (
+        f"{_plural(fields.groupby(TREATMENT).ngroups, 'treatment')} of "
+        f"{_plural(fields[COMPOUND].nunique(), 'compound')}"
     )
 
 

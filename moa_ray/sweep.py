@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from moa_ray import cluster, command, ledger, metrics, report, screening, spec, tracking, tuning
+from moa_ray import cluster, command, ledger, metrics, report, screening, spec, tracking, tuning, unknowns
 from moa_ray.ledger import SETTLED, Ledger, Proposal, Result
 from moa_ray.progress import Board, features_progress, field_progress
 from moa_ray.proposals import Journal, Proposer
@@ -278,6 +278,7 @@ class Leader:
 
     def add(self, predictions: pd.DataFrame) -> None:
         """Count finished trials, each by itself."""
+        predictions = unknowns.known(predictions)
         if predictions.empty:
             return
         table = metrics.treatments(predictions, self._how, apart=True)

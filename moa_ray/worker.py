@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import metrics, process
+from moa_ray import metrics, process, unknowns
 from moa_ray.recipe import Recipe
 from moa_ray.study import Material
 from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, METHOD, SAMPLE, metadata_columns, probability_column
@@ -218,8 +218,9 @@ class _Session:
         if not done and not evaluated:
             return None
         predictions = self._predictions()
-        if evaluated:
-            scores = metrics.scores(predictions, self._bench.aggregate)
+        scored = unknowns.known(predictions)
+        if evaluated and len(scored):
+            scores = metrics.scores(scored, self._bench.aggregate)
             epoch["held_out_accuracy"] = scores["treatment_accuracy"]
             epoch["held_out_tile_accuracy"] = scores["tile_accuracy"]
         return predictions if done else None

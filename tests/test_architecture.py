@@ -22,6 +22,8 @@ LAYERS = {
         "figures",
         "figures_sure",
         "sure",
+        "figures_uncertainty",
+        "unsure",
         "page",
         "given",
         "progress",
@@ -44,6 +46,8 @@ LAYERS = {
         "published",
         "selection",
         "space",
+        "uncertainty",
+        "unknowns",
     },
     0: {"sheet", "tables", "recipe", "backbones", "command", "complaints", "process"},
 }

@@ -112,6 +112,22 @@ def test_plan_names_candidates_folds_disk_and_memory(make_sweep: Callable[..., S
         assert words in text
 
 
+def test_a_label_is_held_out_whole_with_known_compounds_beside_it(make_sweep: Callable[..., Sweep]) -> None:
+    study = Study.open(make_sweep(folds={"hold_out": "label"}))
+    assert "6 treatments of 6 compounds held out with their whole label, 6 treatments of 6" in study.describe()
+    material = study.material(study.prepare(lambda done, total: None))
+    for fold in study.folds:
+        parts = {part: material.table.iloc[rows] for part, rows in material.split(fold.name).items()}
+        assert fold.value not in set(parts["train"][LABEL])
+        assert set(parts["test"][COMPOUND]) == {*study_compounds(study, fold.value), *fold.beside}
+        assert not set(parts["train"][COMPOUND]) & set(parts["test"][COMPOUND])
+
+
+def study_compounds(study: Study, label: str) -> set[str]:
+    labelled = study.screen.labelled
+    return set(labelled.loc[labelled[LABEL] == label, COMPOUND])
+
+
 def test_plan_names_frozen_features_and_the_first_look(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
     quiet = {"channel_jitter": [], "blur": 0, "noise": 0}
     recipe = {"backbone": "SmallCNN", "weights": "a.h5", "image_size": 32, "freeze": "all", "augment": quiet}

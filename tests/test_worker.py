@@ -103,8 +103,11 @@ def test_held_out_tiles_are_predicted_after_each_epoch_that_is_asked_for_and_not
 ) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=3)
     _, expected = run(worker, recipe)
-    evaluating = Worker(Bench(material, evaluate_every=2), no_weights)
+    whole = Fold("label=A", LABEL, "A", (COMPOUND,))
+    held = dataclasses.replace(material, folds={**material.folds, whole.name: whole})
+    evaluating = Worker(Bench(held, evaluate_every=2), no_weights)
     epochs, outcome = run(evaluating, recipe)
+    _, unknown = run(evaluating, recipe, whole.name)
     evaluating.close()
     pd.testing.assert_frame_equal(outcome["predictions"], expected["predictions"])
     assert ["held_out_accuracy" in epoch for epoch in epochs] == [False, True, True]
@@ -113,6 +116,9 @@ def test_held_out_tiles_are_predicted_after_each_epoch_that_is_asked_for_and_not
     assert last["held_out_accuracy"] == scores["treatment_accuracy"]
     assert last["held_out_tile_accuracy"] == scores["tile_accuracy"]
     assert "held_out_accuracy" not in expected["history"]
+    # Of a label that is held out whole nothing can be right, so that there is nothing to evaluate.
+    assert set(unknown["predictions"][LABEL]) == {"A"}
+    assert "held_out_accuracy" not in unknown["history"]
 
 
 def test_samples_come_with_the_predictions_and_change_nothing(worker: Worker, material: Material) -> None:

@@ -242,8 +242,11 @@ def check_hold_out(fields: pd.DataFrame, column: str) -> list[Problem]:
     """Labels that live in a single group of the held-out column: nothing is left to learn them from.
 
     An error where compounds are held out, for such a label can never be predicted rightly. A warning for any other
-    column: BBBC021 itself has labels of a single week, and the fold of that week is excluded on its own.
+    column: BBBC021 itself has labels of a single week, and the fold of that week is excluded on its own. Where labels
+    are held out their compounds count, and it is an error if every label has but one: nothing known stands beside.
     """
+    if column == LABEL:
+        return _check_labels(fields)
     groups = fields[fields[LABEL].notna()].groupby(LABEL)[column].unique()
     single = groups[groups.map(len) == 1]
     if single.empty:
@@ -251,6 +254,17 @@ def check_hold_out(fields: pd.DataFrame, column: str) -> list[Problem]:
     names = [f"{label} ({column} {found[0]})" for label, found in single.items()]
     severity: Literal["error", "warning"] = "error" if column == COMPOUND else "warning"
     return [problem(severity, f"labels have a single {column.removeprefix('Metadata_')} and cannot be held out", names)]
+
+
+def _check_labels(fields: pd.DataFrame) -> list[Problem]:
+    """What is wrong with holding out labels."""
+    compounds = fields[fields[LABEL].notna()].groupby(LABEL)[COMPOUND].nunique()
+    single = list(compounds.index[compounds == 1])
+    if single and len(single) == len(compounds):
+        text = "labels have a single compound, so none can be held out as a known one; hold out another column"
+        return [problem("error", text, single)]
+    text = "labels have a single compound, which is held out as an unknown mechanism alone and cannot be scored"
+    return [problem("warning", text, single)] if single else []
 
 
 def check_images(fields: pd.DataFrame, root: Path, columns: Sequence[str]) -> list[Problem]:
