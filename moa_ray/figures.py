@@ -132,7 +132,7 @@ def held_out_over_epochs(history: pd.DataFrame) -> Figure:
         for number, ((backbone, weights), _) in enumerate(groups)
     ]
     for axes, column, unit in zip(all_axes, columns[-2:], ("treatment", "tile"), strict=True):
-        _bare(axes)
+        bare(axes)
         for (_, rows), (colour, marker, drawn) in zip(groups, styles, strict=True):
             _curve(axes, rows, column, colour, marker, "--" if drawn else "-", "error")
         _over_epochs(axes, f"held-out accuracy by {unit}")
@@ -435,7 +435,7 @@ def _bars(axes: Axes, treatment: pd.Series, labels: list[str]) -> None:
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xticks([])
     axes.tick_params(length=0, labelsize=9)
-    _bare(axes)
+    bare(axes)
     axes.spines["bottom"].set_visible(False)
 
 
@@ -596,11 +596,12 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.set_axisbelow(True)
-    _bare(axes)
+    bare(axes)
     return figure, axes
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Axes without a frame on top and to the right."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
