@@ -24,7 +24,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from moa_ray import (
+    calibration,
     command,
+    comparison,
     examples,
     figures,
     given,
@@ -43,7 +45,7 @@ from moa_ray.race import Race, loss
 from moa_ray.screening import Look
 from moa_ray.spec import Optuna, Sweep
 from moa_ray.study import versions
-from moa_ray.tables import BACKBONE, CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY, TREATMENT, labels_of
+from moa_ray.tables import BACKBONE, CANDIDATE, COMPOUND, FIELD_KEY, FOLD, LABEL, TILE_KEY, labels_of
 
 _EXAMPLES = 6  # tiles shown of each label
 
@@ -106,7 +108,7 @@ def write(out: Path, reference: str | None = None) -> Written:
     predictions = book.table("predictions", results)
     race = _race(sweep, study, book, results, predictions)
     content = _with_look(_content(study, sweep, book, results, predictions, race), sweep, look)
-    content = _beside(content, reference or sweep.reference)
+    content = _calibrated(_beside(content, reference or sweep.reference))
     predictions.to_parquet(out / "predictions.parquet", index=False)
     content.treatments.to_parquet(out / "treatments.parquet", index=False)
     content.leaderboard.to_csv(out / "leaderboard.csv", index=False)
@@ -141,7 +143,7 @@ def write_given(out: Path, file: Path, reference: str | None, said: str) -> str:
         study=file.name,
         seed=0,
         command=said,
-        leaderboard=(board := metrics.treatments_board(treatments)),
+        leaderboard=comparison.against_best(board := metrics.treatments_board(treatments), treatments),
         treatments=treatments,
         history=pd.DataFrame(),
         labels=sorted(labels_of(treatments)),
@@ -151,9 +153,9 @@ def write_given(out: Path, file: Path, reference: str | None, said: str) -> str:
         corrected=_corrected(board, treatments, None, 0),
         given=str(file),
     )
-    content = _beside(content, reference)
+    content = _calibrated(_beside(content, reference))
     drawn = page.draw(content)
-    tables = {"treatments.parquet": treatments.to_parquet(index=False), "leaderboard.csv": _csv(board)}
+    tables = {"treatments.parquet": treatments.to_parquet(index=False), "leaderboard.csv": _csv(content.leaderboard)}
     if content.compared:
         tables["reference.csv"] = _csv(_outcomes(content))
     pictures = {name: [path.name for path in figures.paths(Path(), name)] for name in drawn}
@@ -203,6 +205,9 @@ def _content(
         board = _raced(board, race, trials)
         search = _search(study, sweep, race, trials, predictions, board)
         board = _confirmed(board, study["confirm_folds"], predictions, how)
+    # The leaderboard is of the search folds, and so are its comparisons.
+    compared = metrics.treatments(searched[0], how) if study["confirm_folds"] and len(searched[0]) else treatments
+    board = comparison.against_best(board, compared)
     fields, no_fields = examples.read(study.get("examples"))
     return Content(
         study=study["study"],
@@ -269,6 +274,26 @@ def _plain_beside(one: published.Beside) -> dict[str, Any]:
         **one.counts,
         **{"mcnemar_p": one.p_value if one.n else None, **lacking},
     }
+
+
+# Calibration ----------------------------------------------------------------------------------------------------------
+
+
+def _calibrated(content: Content) -> Content:
+    """The content with the calibration of the headline's candidate on the treatments that the headline is about."""
+    if content.best is None or content.judged.empty:
+        return content
+    return dataclasses.replace(content, calibration=calibration.calibrate(content.judged))
+
+
+def _plain_calibration(found: calibration.Calibration) -> dict[str, Any]:
+    named = {"before": found.before, "after": found.after}
+    numbers = {when: None if one is None else _plain_quality(one) for when, one in named.items()}
+    return {**numbers, "temperatures": dict(found.temperatures)}
+
+
+def _plain_quality(one: calibration.Quality) -> dict[str, Any]:
+    return {**dataclasses.asdict(one), "bins": one.bins.to_dict("records")}
 
 
 # A search -------------------------------------------------------------------------------------------------------------
@@ -372,8 +397,7 @@ def _corrected(
     confirmed = search is not None and bool(search.confirm)
     if confirmed or len(board) < 2 or not board["complete"].all():
         return None
-    right = (treatments[metrics.PREDICTED] == treatments[LABEL]).astype(float)
-    table = treatments.assign(right=right).pivot(index=TREATMENT, columns=CANDIDATE, values="right")
+    table = comparison.right(treatments)
     if table.index.get_level_values(COMPOUND).nunique() < 2:
         return None
     return selection.bbc_cv(table[list(board[CANDIDATE])], list(table.index.get_level_values(COMPOUND)), seed)
@@ -462,7 +486,7 @@ def _example_tiles(
 
 def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
     """The headline numbers, for scripts."""
-    best = content.best
+    best, board = content.best, content.leaderboard
     counts = pd.Series([result.status for result in results], dtype=object).value_counts()
     return {
         "study": content.study,
@@ -470,6 +494,8 @@ def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
         "best": None if best is None else _plain(best),
         "chosen_by": page.chosen(content),
         "corrected": None if content.corrected is None else dataclasses.asdict(content.corrected),
+        "not_distinguishable": list(board.loc[board["against_best"] == comparison.ALIKE, CANDIDATE]),
+        "calibration": None if content.calibration is None else _plain_calibration(content.calibration),
         "over_all_folds": _plain(content.search.over_all) if content.search and content.search.over_all else None,
         "epochs_saved": content.search.saved if content.search else None,
         "first_look": None if content.look is None else _plain_look(content.look),
