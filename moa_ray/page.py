@@ -427,6 +427,7 @@ def calibration_sheet(found: Calibration) -> Sheet:
             f"its 95 % interval over {found.before.compounds} compounds",
             lambda one: f"{_decimals(one.error_low)} to {_decimals(one.error_high)}",
         ),
+        ("of a calibrated network, by chance", lambda one: _decimals(one.chance)),
         ("negative log-likelihood (nats)", lambda one: _decimals(one.log_loss)),
         ("Brier score (0 to 2)", lambda one: _decimals(one.brier)),
     ]

@@ -104,6 +104,15 @@ def test_probabilities_from_which_labels_are_drawn_are_calibrated() -> None:
     assert sharper.error_low > 0.1
 
 
+def test_a_calibrated_network_shows_the_error_of_chance() -> None:
+    tables = [drawn(60, 1.0, seed) for seed in range(40)]
+    found = [calibration.measure(table, samples=200) for table in tables]
+    errors, chances = np.array([(one.error, one.chance) for one in found]).T
+    assert abs(np.mean(errors - chances)) < 4 * np.std(errors - chances) / math.sqrt(len(tables))
+    assert chances.min() > 0.02
+    assert calibration.measure(drawn(4000, 1.0), samples=200).chance < 0.02
+
+
 def test_a_network_that_is_always_sure_and_right_is_calibrated() -> None:
     found = calibration.measure(table_of(np.eye(3), LABELS, ["a", "b", "c"]))
     assert (found.error, found.brier, found.gap_high) == (0, 0, 0)
