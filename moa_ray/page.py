@@ -12,7 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import figures, metrics, published, selection, sure, unknowns, unsure
+from moa_ray import comparison, figures, figures_calibration, metrics, published, selection, sure, unknowns, unsure
+from moa_ray.calibration import Calibration, Quality
 from moa_ray.examples import Pair
 from moa_ray.published import Beside
 from moa_ray.sheet import Sheet
@@ -106,6 +107,7 @@ class Content:
     samples : as `metrics.sampled` makes them: what each sample of a method (``mc_dropout``, ``laplace``, or
         ``ensemble``, whose samples are numbered by seed) said of each treatment, not renormalised; may be empty
     unsure : how unsure the headline's candidate is; None where nothing was predicted
+    calibration : of the treatments that the headline is about; None where there are none
     """
 
     study: str
@@ -137,6 +139,7 @@ class Content:
     sure: Sure = field(default_factory=Sure)
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)
     unsure: Unsure | None = None
+    calibration: Calibration | None = None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -187,8 +190,11 @@ def _reached(content: Content, best: Mapping[str, Any]) -> str:
 
 
 def interval(best: Mapping[str, Any]) -> str:
-    """Wilson's interval in words, and of an ensemble how many treatments its members have right by themselves."""
-    words = f"95 % Wilson interval {_percent(best['wilson_low'])} to {_percent(best['wilson_high'])}"
+    """Wilson's interval and that of the bootstrap, and of an ensemble how many treatments its members have right."""
+    words = (
+        f"95 % Wilson interval {_percent(best['wilson_low'])} to {_percent(best['wilson_high'])}; 95 % bootstrap over "
+        f"{best['compounds']} compounds {_percent(best['compound_low'])} to {_percent(best['compound_high'])}"
+    )
     if pd.isna(best.get("seeds")):
         return words
     low, high = (round(best[f"seed_accuracy_{end}"] * best["n"]) for end in ("low", "high"))
@@ -281,6 +287,8 @@ def draw(content: Content) -> dict[str, Figure]:
         drawn[f"confusion-{candidate}"] = figures.confusion(counts)
     if best is not None and len(_mistakes(content)):
         drawn["wrong_treatments"] = figures.wrong_treatments(content.treatments_of(best[CANDIDATE]))
+    if content.calibration is not None:
+        drawn["calibration"] = figures_calibration.reliability(content.calibration)
     if any(one.n for one in content.compared):
         drawn["side_by_side"] = figures.side_by_side([one for one in content.compared if one.n])
     drawn |= sure.draw(content.sure)
@@ -347,6 +355,9 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         unfinished=set(content.leaderboard.loc[~content.leaderboard["complete"], CANDIDATE]),
         board=board_sheet(content),
         most_rows=MOST_ROWS,
+        least_p=_least_p(content),
+        calibration=calibration_sheet(content.calibration) if content.calibration else None,
+        calibration_says=calibration_words(content.calibration) if content.calibration else "",
         mistakes=mistakes_sheet(content),
         recipe=_recipe_sheet(content),
         tiles_caption=figures.tiles_caption(content.channels),
@@ -377,12 +388,20 @@ def board_sheet(content: Content) -> Sheet:
         ("time", True, lambda row: _duration(row["seconds"])),
         ("weights", False, lambda row: PurePath(str(row["weights"])).name),
     ]
+    tested: list[_Column] = [
+        ("against the best", False, lambda row: row["against_best"] or "–"),
+        ("fewer right", True, _behind),
+        ("permutation p", True, lambda row: _corrected_p(row, "permutation_holm")),
+        ("McNemar p", True, lambda row: _corrected_p(row, "mcnemar_holm")),
+    ]
     columns: list[_Column] = [
         ("candidate", False, lambda row: str(row[CANDIDATE])),
         ("right", True, lambda row: f"{row['k']} of {row['n']}" if row["n"] else "–"),
         ("accuracy", True, lambda row: _percent(row["treatment_accuracy"])),
-        ("95 % interval", True, _interval),
+        ("95 % Wilson", True, _interval),
+        ("95 % over compounds", True, _over_compounds),
         *([("seeds", True, _seeds)] if "seeds" in board else []),
+        *(tested if len(board) > 1 else []),
         *([] if elsewhere else trained[:3]),
         ("macro F1", True, lambda row: _decimals(row["macro_f1"])),
         ("log-loss", True, lambda row: _decimals(row["log_loss"])),
@@ -393,6 +412,13 @@ def board_sheet(content: Content) -> Sheet:
     ]
     rows = [[form(row) for _, _, form in columns] for row in board.to_dict("records")]
     return Sheet([heading for heading, _, _ in columns], rows, [numeric for _, numeric, _ in columns])
+
+
+def _least_p(content: Content) -> float:
+    """What no corrected p-value of the leaderboard's permutation test can go below."""
+    board = content.leaderboard
+    compared = int(board["permutation_p"].notna().sum())
+    return comparison.least_p(int(board["compounds"].max()), compared) if compared else 0.0
 
 
 def mistakes_sheet(content: Content) -> Sheet:
@@ -410,6 +436,50 @@ def mistakes_sheet(content: Content) -> Sheet:
         cells = [row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL], true, row[metrics.PREDICTED], taken]
         rows.append([*cells, *(str(row[name]) for name in counted), f"{wrong} of {len(same)}"])
     return Sheet(headings, rows, [False, True, False, True, False, True, *[True] * len(counted), True])
+
+
+def calibration_sheet(found: Calibration) -> Sheet:
+    """Calibration before and after temperature scaling, one column each."""
+    shown = {"as predicted": found.before, "with a temperature": found.after}
+    columns = {name: quality for name, quality in shown.items() if quality is not None}
+    rows: list[tuple[str, Callable[[Quality], str]]] = [
+        ("mean confidence", lambda one: _percent(one.confidence)),
+        ("right", lambda one: f"{_percent(one.accuracy)} of {one.n}"),
+        ("expected calibration error", lambda one: _decimals(one.error)),
+        (
+            f"its 95 % interval over {found.before.compounds} compounds",
+            lambda one: f"{_decimals(one.error_low)} to {_decimals(one.error_high)}",
+        ),
+        ("of a calibrated network, by chance", lambda one: _decimals(one.chance)),
+        ("negative log-likelihood (nats)", lambda one: _decimals(one.log_loss)),
+        ("Brier score (0 to 2)", lambda one: _decimals(one.brier)),
+    ]
+    cells = [[name, *(form(quality) for quality in columns.values())] for name, form in rows]
+    return Sheet(["", *columns], cells, [False, *[True] * len(columns)])
+
+
+def calibration_words(found: Calibration) -> str:
+    """What the calibration means."""
+    before, after = found.before, found.after
+    verdict = "no further apart than chance allows"
+    if before.gap_low > 0:
+        verdict = "it is right more often than it says"
+    elif before.gap_high < 0:
+        verdict = "it is surer than it should be"
+    says = f"{_percent(before.confidence)} sure on average and right in {_percent(before.accuracy)} of the treatments"
+    if after is None:
+        return f"It is {says}: {verdict}. There is no other compound to fit a temperature on."
+    low, high = min(found.temperatures.values()), max(found.temperatures.values())
+    effect = "sharpens" if high < 1 else "evens out" if low > 1 else "hardly changes"
+    error, loss = (
+        f"{'falls' if new < old else 'rises'} from {_decimals(old)} to {_decimals(new)}"
+        for old, new in ((before.error, after.error), (before.log_loss, after.log_loss))
+    )
+    return (
+        f"It is {says}: {verdict}. A temperature fitted for each compound on the others alone ({low:.2f} to "
+        f"{high:.2f}) {effect} the probabilities: the calibration error {error}, the negative log-likelihood {loss}. "
+        "No predicted label changes."
+    )
 
 
 def held_out(content: Content) -> str:
@@ -522,6 +592,19 @@ def _seeds(row: Mapping[str, Any]) -> str:
     if pd.isna(row["seeds"]):
         return "–"
     return f"{row['seeds']}: {_percent(row['seed_accuracy_low'])} to {_percent(row['seed_accuracy_high'])}"
+
+
+def _over_compounds(row: Mapping[str, Any]) -> str:
+    return f"{_percent(row['compound_low'])} to {_percent(row['compound_high'])}" if row["n"] else "–"
+
+
+def _behind(row: Mapping[str, Any]) -> str:
+    """By how many treatments the best one is ahead, of how many both have."""
+    return "–" if pd.isna(row["permutation_p"]) else f"{row['behind']:.0f} of {row['compared']}"
+
+
+def _corrected_p(row: Mapping[str, Any], name: str) -> str:
+    return "–" if pd.isna(row[name]) else _p_value(row[name])
 
 
 def _folds(row: Mapping[str, Any]) -> str:

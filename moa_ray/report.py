@@ -25,7 +25,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from moa_ray import (
+    calibration,
     command,
+    comparison,
     ensembles,
     examples,
     figures,
@@ -132,7 +134,7 @@ def write(out: Path, reference: str | None = None) -> Written:
     content = _with_look(_content(study, sweep, book, results, known, race), sweep, look)
     content = dataclasses.replace(content, samples=_samples(sweep, book, results, folded))
     content = _beside(content, reference or sweep.reference)
-    content = _with_tiles(_sure(content, sweep.conformal), study, known.predictions)
+    content = _with_tiles(_sure(_calibrated(content), sweep.conformal), study, known.predictions)
     unknown = unknowns.unknown(folded.predictions)
     measured = _measured(content, metrics.treatments(unknown, sweep.aggregate) if len(unknown) else unknown)
     content = _with_uncertainty(content, measured)
@@ -181,7 +183,7 @@ def write_given(out: Path, file: Path, reference: str | None, said: str) -> str:
         study=file.name,
         seed=0,
         command=said,
-        leaderboard=(board := metrics.treatments_board(treatments)),
+        leaderboard=comparison.against_best(board := metrics.treatments_board(treatments), treatments),
         treatments=treatments,
         history=pd.DataFrame(),
         labels=sorted(labels_of(treatments)),
@@ -191,10 +193,13 @@ def write_given(out: Path, file: Path, reference: str | None, said: str) -> str:
         corrected=_corrected(board, treatments, None, 0),
         given=str(file),
     )
-    content = _sure(_beside(content, reference), Conformal())
+    content = _sure(_calibrated(_beside(content, reference)), Conformal())
     content = _with_uncertainty(content, measured := _measured(content, pd.DataFrame()))
     drawn = page.draw(content)
-    tables = {"treatments.parquet": _with_sets(content).to_parquet(index=False), "leaderboard.csv": _csv(board)}
+    tables = {
+        "treatments.parquet": _with_sets(content).to_parquet(index=False),
+        "leaderboard.csv": _csv(content.leaderboard),
+    }
     tables["uncertainty.parquet"] = measured.to_parquet(index=False)
     if content.sure.conformal:
         tables["conformal.parquet"] = sure.as_table(content.sure.conformal).to_parquet(index=False)
@@ -248,6 +253,10 @@ def _content(
         board = _raced(board, race, trials)
         search = _search(study, sweep, race, folded)
         board = _confirmed(board, study["confirm_folds"], predictions, how)
+    # The leaderboard is of the search folds, and so are its comparisons.
+    searched = _of(predictions, chosen_by)
+    compared = metrics.treatments(searched, how) if study["confirm_folds"] and len(searched) else treatments
+    board = comparison.against_best(board, compared)
     fields, no_fields = examples.read(study.get("examples"))
     return Content(
         study=study["study"],
@@ -456,6 +465,26 @@ def _with_tiles(content: Content, study: Mapping[str, Any], predictions: pd.Data
     return dataclasses.replace(content, sure=dataclasses.replace(content.sure, conformal=with_tiles))
 
 
+# Calibration ----------------------------------------------------------------------------------------------------------
+
+
+def _calibrated(content: Content) -> Content:
+    """The content with the calibration of the headline's candidate on the treatments that the headline is about."""
+    if content.best is None or content.judged.empty:
+        return content
+    return dataclasses.replace(content, calibration=calibration.calibrate(content.judged))
+
+
+def _plain_calibration(found: calibration.Calibration) -> dict[str, Any]:
+    named = {"before": found.before, "after": found.after}
+    numbers = {when: None if one is None else _plain_quality(one) for when, one in named.items()}
+    return {**numbers, "temperatures": dict(found.temperatures)}
+
+
+def _plain_quality(one: calibration.Quality) -> dict[str, Any]:
+    return {**dataclasses.asdict(one), "bins": one.bins.to_dict("records")}
+
+
 # A search -------------------------------------------------------------------------------------------------------------
 
 
@@ -565,8 +594,7 @@ def _corrected(
         return None
     if "seeds" in board and board["seeds"].nunique() > 1:  # the winner alone is an ensemble: not alike, nor compared so
         return None
-    right = (treatments[metrics.PREDICTED] == treatments[LABEL]).astype(float)
-    table = treatments.assign(right=right).pivot(index=TREATMENT, columns=CANDIDATE, values="right")
+    table = comparison.right(treatments)
     if table.index.get_level_values(COMPOUND).nunique() < 2:
         return None
     return selection.bbc_cv(table[list(board[CANDIDATE])], list(table.index.get_level_values(COMPOUND)), seed)
@@ -669,7 +697,7 @@ def _stored_tiles(
 
 def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
     """The headline numbers, for scripts."""
-    best = content.best
+    best, board = content.best, content.leaderboard
     counts = pd.Series([result.status for result in results], dtype=object).value_counts()
     return {
         "study": content.study,
@@ -677,6 +705,8 @@ def _summary(content: Content, results: list[Result]) -> dict[str, Any]:
         "best": None if best is None else _plain(best),
         "chosen_by": page.chosen(content),
         "corrected": None if content.corrected is None else dataclasses.asdict(content.corrected),
+        "not_distinguishable": list(board.loc[board["against_best"] == comparison.ALIKE, CANDIDATE]),
+        "calibration": None if content.calibration is None else _plain_calibration(content.calibration),
         "over_all_folds": _plain(content.search.over_all) if content.search and content.search.over_all else None,
         "epochs_saved": content.search.saved if content.search else None,
         "first_look": None if content.look is None else _plain_look(content.look),

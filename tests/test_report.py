@@ -267,6 +267,11 @@ def test_a_search_is_reported_on_the_folds_that_no_choice_saw(tmp_path: Path, co
         assert "3 of 4 treatments right" in written.headline
         assert "the only one of 3 recipes that finished all folds" in written.headline
         assert summary["over_all_folds"] is None
+    # The headline and its calibration are of the same folds; the leaderboard compares on the search folds.
+    assert summary["best"]["compounds"] == summary["calibration"]["before"]["n"] == (2 if confirm else 4)
+    assert board["compared"].tolist() == ([2, 2, 0] if confirm else [4, 2, 0])
+    assert board["against_best"].fillna("").tolist() == ["best", "not distinguishable", ""]
+    assert summary["not_distinguishable"] == [board[CANDIDATE][1]]
     spent = (4 + 4 + 1) if confirm else (8 + 4 + 1)
     assert summary["epochs_saved"] == pytest.approx(1 - spent / (3 * 10 * len(study_folds(book))))
     assert (sweep.out / "figures" / "race.svg").exists()
@@ -288,6 +293,9 @@ def test_grid_of_several_recipes_is_corrected_for_choosing(sweep: Sweep, book: L
     assert "optimistic, corrected by BBC-CV" in written.headline
     corrected = json.loads((sweep.out / "summary.json").read_text())["corrected"]
     assert 0.5 <= corrected["accuracy"] <= 1
+    html = (sweep.out / "report.html").read_text()
+    assert "<h2>Calibration</h2>" in html
+    assert "95 % bootstrap over 4 compounds" in html
 
 
 def test_treatments_of_folds_left_out_are_counted_and_named(sweep: Sweep, book: Ledger) -> None:
