@@ -24,7 +24,7 @@ LAYERS = {
         "given",
         "progress",
     },
-    3: {"spec", "ledger", "screening", "training"},
+    3: {"spec", "ledger", "mirror", "screening", "training"},
     2: {"models", "augment", "tiles", "examples"},
     1: {
         "screens",
@@ -33,6 +33,7 @@ LAYERS = {
         "screens.table",
         "screens.synthetic",
         "screens.translocation",
+        "copies",
         "downloads",
         "images",
         "folds",
@@ -41,7 +42,7 @@ LAYERS = {
         "selection",
         "space",
     },
-    0: {"tables", "recipe", "backbones", "command", "complaints", "process"},
+    0: {"tables", "recipe", "backbones", "command", "complaints", "process", "stores"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 DOORS = {
