@@ -28,8 +28,10 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from moa_ray import stores
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Screen
+from moa_ray.stores import Place
 from moa_ray.tiles import Crew, Threads, in_order
 
 _PATIENCE = 60  # seconds in which a node must say what it sees
@@ -96,6 +98,10 @@ class Nodes:
     def __init__(self, join: Callable[[], object], screen: Screen, warn: Callable[[str], None]) -> None:
         self._join, self._screen, self._warn = join, screen, warn
 
+    def root(self, screen: Screen) -> Place:
+        """See `Crew`: where it lies in an object store, nodes read there what they need, and no copy is made."""
+        return screen.origin
+
     def map(self, work: Callable[[_Job], _Made], jobs: Iterable[_Job]) -> Generator[_Made | ValueError, None, None]:
         """See `Crew`."""
         cores = self._cores
@@ -114,13 +120,12 @@ class Nodes:
         self._join()
         nodes = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]}
         cores = {node: count for node, count in nodes.items() if count}
-        root = self._screen.root.resolve()
-        file = root / self._screen.fields[self._screen.path_columns[0]].iloc[0].partition("!")[0]
-        seeing = passing(cores, _sees, file, file.stat().st_size)
+        root, name = self._screen.origin, self._screen.fields[self._screen.path_columns[0]].iloc[0].partition("!")[0]
+        seeing = passing(cores, _sees, root / name, (self._screen.root / name).stat().st_size)
         if len(seeing) < len(cores):
             self._warn(
                 f"{len(cores) - len(seeing)} of {len(cores)} nodes do not see {root} and prepare no tiles; "
-                "put it where all of them see it"
+                + ("give them credentials too" if self._screen.source else "put it where all of them see it")
             )
         return {node: cores[node] for node in seeing}
 
@@ -142,9 +147,9 @@ def _is_true(answer: Any) -> bool:
         return False
 
 
-def _sees(file: Path, size: int) -> bool:
+def _sees(file: Place, size: int) -> bool:
     try:
-        return file.stat().st_size == size
+        return stores.size(file) == size
     except OSError:
         return False
 

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +30,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from moa_ray import stores
 from moa_ray.recipe import Recipe, is_first_look
 from moa_ray.spec import Grid, Sweep
+from moa_ray.stores import Place
 from moa_ray.tables import CANDIDATE, FOLD
 
 Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed"]
@@ -91,11 +93,15 @@ class Result:
 
 
 class Ledger:
-    """The trials of one OUT folder."""
+    """The trials of one OUT; where that is a URI, in this machine's copy of it.
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.root = out / "ledger"
+    written : called with each file or folder that belongs to a candidate or a trial, once it is whole
+    """
+
+    def __init__(self, out: Place, written: Callable[[Path], object] = lambda path: None) -> None:
+        self.out = stores.folder(out)
+        self.root = self.out / "ledger"
+        self._name, self._written = out, written
 
     # What all trials share ------------------------------------------------------------------------------------------
 
@@ -108,7 +114,7 @@ class Ledger:
             differing = self._differences(sweep, study)
             if differing:
                 raise ValueError(
-                    f"{self.out}: holds trials of a different sweep; these differ: {', '.join(differing)}. "
+                    f"{self._name}: holds trials of a different sweep; these differ: {', '.join(differing)}. "
                     "Give another out, or --fresh to start over beside it (nothing is deleted)"
                 )
         self.root.mkdir(parents=True, exist_ok=True)
@@ -127,7 +133,7 @@ class Ledger:
         try:
             study: dict[str, Any] = json.loads((self.root / "study.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ValueError(f"{self.out}: no sweep was run here: ledger/study.json is missing") from None
+            raise ValueError(f"{self._name}: no sweep was run here: ledger/study.json is missing") from None
         return study
 
     def _differences(self, sweep: Sweep, study: Mapping[str, Any]) -> list[str]:
@@ -167,6 +173,7 @@ class Ledger:
         folder.mkdir(exist_ok=True)
         plain = {"number": proposal.number, "recipe": proposal.recipe.as_dict(), "values": proposal.values}
         write_text(folder / "candidate.json", json.dumps(plain, indent=1))
+        self._written(folder / "candidate.json")
 
     def proposals(self) -> list[Proposal]:
         """The candidates of a search, in the order in which it came to them."""
@@ -200,6 +207,7 @@ class Ledger:
         else:
             writing.rename(folder)
         _sync(folder.parent)
+        self._written(folder)
 
     def folder(self, candidate: str, fold: str) -> Path:
         """Where one trial is kept."""
@@ -262,8 +270,8 @@ def _is_longer(seeds: list[int] | None, before: list[int] | None) -> bool:
     return seeds is not None and before is not None and seeds[: len(before)] == before
 
 
-def fresh(out: Path) -> Path:
-    """The first unused folder beside OUT: OUT-2, OUT-3, ..."""
+def fresh(out: Place) -> Place:
+    """The first unused place beside OUT: OUT-2, OUT-3, ..."""
     number = 2
     while (beside := out.with_name(f"{out.name}-{number}")).exists():
         number += 1

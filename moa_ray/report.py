@@ -39,6 +39,7 @@ from moa_ray import (
     screening,
     selection,
     spec,
+    stores,
     sure,
     uncertainty,
     unknowns,
@@ -46,11 +47,13 @@ from moa_ray import (
 from moa_ray.conformal import Conformal
 from moa_ray.ensembles import Folded
 from moa_ray.ledger import SETTLED, Ledger, Result, write_text
+from moa_ray.mirror import Mirror
 from moa_ray.page import Content, Failure, FirstLook, Search
 from moa_ray.proposals import Proposer
 from moa_ray.race import Race, loss
 from moa_ray.screening import Look
 from moa_ray.spec import Optuna, Sweep
+from moa_ray.stores import Place, Uri
 from moa_ray.study import versions
 from moa_ray.sure import Sure
 from moa_ray.tables import (
@@ -92,7 +95,7 @@ class Written:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = command.parser("report", "Draw the report again from the ledger, or of predictions made elsewhere.")
-    arguments.add_argument("out", type=Path, metavar="OUT", help="the folder that a sweep left, or of a new report")
+    arguments.add_argument("out", metavar="OUT", help="the folder or URI that a sweep left, or of a new report")
     arguments.add_argument(
         "--predictions",
         type=Path,
@@ -106,24 +109,31 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    out = stores.place(arguments.out)
+    complete = True
     if arguments.predictions is None:
-        headline = write(arguments.out, arguments.reference).headline
+        with Mirror(out, lambda sentence: print(f"warning: {sentence}", file=sys.stderr)) as mirror:
+            headline = write(out, arguments.reference).headline
+        complete = mirror.complete
     else:
-        words = ["python -m moa_ray.report", str(arguments.out), "--predictions", str(arguments.predictions)]
+        if isinstance(out, Uri):
+            raise ValueError(f"{out}: a report of --predictions goes to a folder; give one, and copy it to the bucket")
+        words = ["python -m moa_ray.report", str(out), "--predictions", str(arguments.predictions)]
         words += ["--reference", arguments.reference] if arguments.reference else []
-        headline = write_given(arguments.out, arguments.predictions, arguments.reference, " ".join(words))
+        headline = write_given(out, arguments.predictions, arguments.reference, " ".join(words))
     print(headline)
-    print(f"report: {arguments.out / 'report.html'}")
-    return command.DONE
+    print(f"report: {out / 'report.html'}")
+    return command.DONE if complete else command.FAILED
 
 
-def write(out: Path, reference: str | None = None) -> Written:
-    """Write everything that a sweep leaves beside its ledger. Raises ValueError where no sweep was run at `out`.
+def write(place: Place, reference: str | None = None) -> Written:
+    """Write everything that a sweep leaves beside its ledger. Raises ValueError where no sweep was run there.
 
+    place : OUT; where it is a URI, all is written into this machine's copy of it
     reference : published results to lay it beside; by default those that the sweep file asks for
     """
-    book = Ledger(out)
-    study = book.study()
+    book = Ledger(place)
+    study, out = book.study(), book.out
     sweep = spec.load(out / "sweep.yaml")
     results = list(book.results())
     sweep, look, results = _first_look(sweep, study, book, results)

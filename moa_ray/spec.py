@@ -8,16 +8,51 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
-from moa_ray import complaints
+from moa_ray import complaints, stores
 from moa_ray.conformal import Conformal
 from moa_ray.images import Preparation
 from moa_ray.recipe import Recipe, first_look
 from moa_ray.screens.synthetic import Painting
 from moa_ray.screens.translocation import Translocation
 from moa_ray.space import Choice, Space
+from moa_ray.stores import Uri
 
+
+def _place(given: Any) -> Path | Uri:
+    if not isinstance(given, str | Path | Uri):
+        raise ValueError(f"must be a path or a URI, but got {given!r}")
+    return stores.place(given) if isinstance(given, str) else given
+
+
+def _within(place: Path | Uri) -> Path | Uri:
+    if isinstance(place, Uri) and "/" not in place.path:
+        raise ValueError(f"a folder in the bucket must stand there, as in {place / 'runs'}, but got {place}")
+    return place
+
+
+def _folder(given: Any) -> Path:
+    place = _place(given)
+    if isinstance(place, Uri):
+        raise ValueError(f"must be a folder of this machine, but got {place}; what is kept there is used in place")
+    return place
+
+
+Place = Annotated[Path | Uri, PlainValidator(_place), PlainSerializer(str)]
+Folder = Annotated[Path, PlainValidator(_folder), PlainSerializer(str)]
 Channels = Annotated[tuple[str | None, ...], Field(min_length=1, max_length=3)]
 Name = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -33,7 +68,7 @@ class Bbbc021(Section):
     """A folder in BBBC021's own layout: the two CSV tables and the plates' folders or zip files."""
 
     name: Literal["bbbc021"]
-    root: Path
+    root: Place
     channels: Channels = ("Actin", "Tubulin", "DAPI")
 
 
@@ -44,9 +79,15 @@ class Bbbc014(Section):
     """
 
     name: Literal["bbbc014"]
-    root: Path
+    root: Place
     channels: Channels = (None, "FITC", "DAPI")
     painting: Translocation | None = None
+
+    @model_validator(mode="after")
+    def _is_painted_here(self) -> "Bbbc014":
+        if self.painting is not None:
+            _folder(self.root)
+        return self
 
 
 class Table(Section):
@@ -59,7 +100,7 @@ class Table(Section):
     """
 
     name: Literal["table"]
-    root: Path
+    root: Place
     fields: Name
     columns: dict[str, str]
     images: dict[str, str]
@@ -71,7 +112,7 @@ class Synthetic(Section):
     """A screen of painted cells in BBBC021's layout, made at the root when it is not there yet."""
 
     name: Literal["synthetic"]
-    root: Path
+    root: Folder
     channels: Channels = ("Actin", "Tubulin", "DAPI")
     painting: Painting = Field(default_factory=Painting)
 
@@ -237,10 +278,10 @@ class Sweep(Section):
     study: Name
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    out: Path
+    out: Annotated[Place, AfterValidator(_within)]
     screen: Annotated[Bbbc021 | Bbbc014 | Table | Synthetic, Field(discriminator="name")]
     images: Preparation = Field(default_factory=Preparation)
-    tiles: Path | None = None
+    tiles: Folder | None = None
     folds: Folds = Field(default_factory=Folds)
     validation: Validation | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
@@ -346,8 +387,11 @@ class Sweep(Section):
 
     @property
     def tile_folder(self) -> Path:
-        """The folder of tile stores: beside OUT unless the file says otherwise, so that sweeps share them."""
-        return self.tiles or self.out.parent / "tiles"
+        """The folder of tile stores: beside OUT unless the file says otherwise, so that sweeps share them.
+
+        Of an OUT in an object store it is beside this machine's copy.
+        """
+        return self.tiles or stores.folder(self.out).parent / "tiles"
 
     def as_yaml(self) -> str:
         """The sweep as it was run, every default filled in."""

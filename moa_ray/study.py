@@ -17,14 +17,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import examples, tiles
+from moa_ray import copies, examples, tiles
 from moa_ray.command import in_bytes
+from moa_ray.downloads import Progress
 from moa_ray.folds import Fold, make_folds, unscored, validation_split
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Problem, Screen, bbbc014, bbbc021, check_hold_out, synthetic, table, translocation
 from moa_ray.selection import search_order
 from moa_ray.space import Choice, Entry
 from moa_ray.spec import Bbbc014, Bbbc021, Grid, Sweep, Table
+from moa_ray.stores import Uri
 from moa_ray.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, TREATMENT, WELL_KEY, metadata_columns
 from moa_ray.tiles import Features, TileStore
 
@@ -81,9 +83,12 @@ class Study:
     problems: tuple[Problem, ...]
 
     @classmethod
-    def open(cls, sweep: Sweep) -> "Study":
-        """Open the screen and make the folds; problems of the data are gathered, not raised."""
-        screen = _open_screen(sweep)
+    def open(cls, sweep: Sweep, progress: Callable[[Progress], None] = lambda progress: None) -> "Study":
+        """Open the screen and make the folds; problems of the data are gathered, not raised.
+
+        progress : called while the files of a screen are fetched that lies in an object store
+        """
+        screen = _open_screen(sweep, copies.fetch(sweep.screen.root, progress))
         folds = make_folds(screen.labelled, sweep.folds.hold_out)
         problems = [*screen.problems, *check_hold_out(screen.fields, folds[0].column)] if folds else screen.problems
         return cls(sweep, screen, tuple(folds), tuple(problems))
@@ -132,7 +137,9 @@ class Study:
         if not self.trained_folds:
             errors.append("folds: none can be trained: " + "; ".join(f"{f.name}: {f.excluded}" for f in self.folds))
         if errors:
-            raise ValueError("\n".join([f"{self.screen.root}: the data cannot be swept:", *(f"  {e}" for e in errors)]))
+            raise ValueError(
+                "\n".join([f"{self.sweep.screen.root}: the data cannot be swept:", *(f"  {e}" for e in errors)])
+            )
 
     def prepare(self, progress: Callable[[int, int], None], crew: tiles.Crew | None = None) -> TileStore:
         """The screen's tiles, from the store where they are whole and up to date; else this machine's cores make them.
@@ -200,7 +207,7 @@ class Study:
         excluded = [fold for fold in self.folds if fold.excluded is not None]
         lines = [
             f"study        {self.sweep.study}: {self.sweep.out}",
-            f"screen       {self.screen.name} at {self.screen.root}: {_count(labelled)}",
+            f"screen       {self.screen.name} at {self.sweep.screen.root}: {_count(labelled)}",
             f"controls     {len(self.screen.controls)} fields of "
             f"{self.screen.controls.groupby(WELL_KEY).ngroups} wells on {self.screen.controls[PLATE].nunique()} plates",
             *self._describe_candidates(),
@@ -321,20 +328,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _open_screen(sweep: Sweep) -> Screen:
+def _open_screen(sweep: Sweep, root: Path) -> Screen:
     settings = sweep.screen
+    source = settings.root if isinstance(settings.root, Uri) else None
     if isinstance(settings, Table):
-        return table.open_screen(
-            settings.root, settings.fields, settings.columns, settings.images, settings.control, settings.channels
+        screen = table.open_screen(
+            root, settings.fields, settings.columns, settings.images, settings.control, settings.channels
         )
-    if isinstance(settings, Bbbc021):
-        return bbbc021.open_screen(settings.root, settings.channels)
-    if isinstance(settings, Bbbc014):
+    elif isinstance(settings, Bbbc021):
+        screen = bbbc021.open_screen(root, settings.channels)
+    elif isinstance(settings, Bbbc014):
         if settings.painting is not None:
-            translocation.paint(settings.root, settings.painting)
-        return bbbc014.open_screen(settings.root, settings.channels)
-    synthetic.paint(settings.root, settings.painting)
-    return replace(bbbc021.open_screen(settings.root, settings.channels), name="synthetic")
+            translocation.paint(root, settings.painting)
+        screen = bbbc014.open_screen(root, settings.channels)
+    else:
+        synthetic.paint(root, settings.painting)
+        screen = replace(bbbc021.open_screen(root, settings.channels), name="synthetic")
+    return replace(screen, source=source)
 
 
 def _weight_files(recipes: list[Recipe]) -> list[str]:

@@ -10,7 +10,7 @@ import itertools
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,8 @@ from rich.console import Console
 
 from moa_ray import cluster, command, ledger, metrics, report, screening, spec, tracking, tuning, unknowns
 from moa_ray.ledger import SETTLED, Ledger, Proposal, Result
-from moa_ray.progress import Board, features_progress, field_progress
+from moa_ray.mirror import Mirror
+from moa_ray.progress import Board, download_progress, features_progress, field_progress
 from moa_ray.proposals import Journal, Proposer
 from moa_ray.race import Assignment, Grid, Plan, Race, Standing, loss
 from moa_ray.recipe import Recipe
@@ -46,40 +47,46 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    """Load, open, plan, prepare, search, report."""
+    """Load, open, plan, and run."""
     console = Console(highlight=False, soft_wrap=True)
     sweep = spec.load(arguments.sweep, arguments.overrides)
     if arguments.fresh:
         sweep = sweep.model_copy(update={"out": ledger.fresh(sweep.out)})
-    study = Study.open(sweep)
+    with download_progress(console) as progress:
+        study = Study.open(sweep, progress)
     if arguments.plan:
         print(study.describe())
         return command.DONE
     study.require_sound()
-
-    def warn(sentence: str) -> None:
-        console.print(f"warning: {sentence}", markup=False)
-
     for warning in study.warnings:
-        warn(warning)
-    with field_progress(console) as progress, cluster.preparers(arguments.address, study.screen, warn) as crew:
+        _warn(console, warning)
+    with Mirror(sweep.out, partial(_warn, console)) as mirror:
+        written = _run_study(study, mirror, arguments.address, console)
+    console.print(written.headline, markup=False)
+    console.print(
+        f"report: {sweep.out / 'report.html'}\nruns:   {tracking.ui_command(mirror.folder, sweep.tracking.uri)}",
+        markup=False,
+    )
+    return command.DONE if written.finished and mirror.complete else command.FAILED
+
+
+def _run_study(study: Study, mirror: Mirror, address: str | None, console: Console) -> report.Written:
+    """Prepare, search, report."""
+    warn = partial(_warn, console)
+    with field_progress(console) as progress, cluster.preparers(address, study.screen, warn) as crew:
         store = study.prepare(progress, crew)
-    book = Ledger(sweep.out)
-    book.open(sweep, study.record(store, _as_typed()))
-    tracker = _tracker(book, sweep, console)
+    book = Ledger(study.sweep.out, mirror.send)
+    book.open(study.sweep, study.record(store, _as_typed()))
+    mirror.claim()
+    tracker = _tracker(book, study.sweep, warn)
     try:
-        _search(study, store, book, tracker, arguments.address, console)
-        written = report.write(sweep.out)
+        _search(study, store, book, tracker, address, console)
+        written = report.write(study.sweep.out)
         _hand_over(tracker, written)
     except BaseException:
         tracker.interrupt()
         raise
-    console.print(written.headline, markup=False)
-    console.print(
-        f"report: {sweep.out / 'report.html'}\nruns:   {tracking.ui_command(sweep.out, sweep.tracking.uri)}",
-        markup=False,
-    )
-    return command.DONE if written.finished else command.FAILED
+    return written
 
 
 def _search(
@@ -331,10 +338,11 @@ class Recorder:
             journal.update(race.standings)
 
 
-def _tracker(book: Ledger, sweep: Sweep, console: Console) -> Tracker:
-    def warn(sentence: str) -> None:
-        console.print(f"warning: {sentence}", markup=False)
+def _warn(console: Console, sentence: str) -> None:
+    console.print(f"warning: {sentence}", markup=False)
 
+
+def _tracker(book: Ledger, sweep: Sweep, warn: Callable[[str], None]) -> Tracker:
     tracker = Tracker(book, sweep.tracking.experiment or sweep.study, sweep.tracking.uri, sweep.study, warn)
     tracker.begin(tracking.flat(sweep.model_dump(mode="json")))
     return tracker

@@ -29,7 +29,7 @@ LAYERS = {
         "given",
         "progress",
     },
-    3: {"spec", "ledger", "screening", "ensembles", "training"},
+    3: {"spec", "ledger", "mirror", "screening", "ensembles", "training"},
     2: {"models", "mc_dropout", "augment", "tiles", "examples"},
     1: {
         "screens",
@@ -38,6 +38,7 @@ LAYERS = {
         "screens.table",
         "screens.synthetic",
         "screens.translocation",
+        "copies",
         "downloads",
         "images",
         "folds",
@@ -53,7 +54,7 @@ LAYERS = {
         "uncertainty",
         "unknowns",
     },
-    0: {"sheet", "tables", "recipe", "backbones", "command", "complaints", "process"},
+    0: {"sheet", "tables", "recipe", "backbones", "command", "complaints", "process", "stores"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 DOORS = {
