@@ -167,18 +167,39 @@ def calibrate(table: pd.DataFrame, settings: Conformal | None = None, seed: int 
     require_columns(table, [COMPOUND, CONCENTRATION, *map(probability_column, table[LABEL].unique())], "treatments")
     require_unique(table, TREATMENT, "treatments")
     table = table.reset_index(drop=True)
-    turn, part_of_own = _drawn(table, seed).T
-    scores = nonconformity(table, settings.score, part_of_own)
-    true, compound = _of_label(scores, table[LABEL]), table[COMPOUND].to_numpy()
     parts = _parts(table, settings)
-    p = pd.DataFrame(np.nan, index=table.index, columns=scores.columns)
-    for part in map(list, parts):
-        standing = _standing(table, turn, part, settings.unit)
-        for name, rows in table.groupby(COMPOUND).indices.items():
-            others = standing[compound[standing] != name]
-            p.loc[rows, part] = against(true[others], scores.loc[rows, part].to_numpy())
+    p = _p_values(table, table, parts, settings, seed)
     n = min(_calibrators(table[table[LABEL].isin(part)], settings.unit) for part in parts)
     return Calibrated(table, p, parts, n, settings.unit)
+
+
+def credibility(new: pd.DataFrame, table: pd.DataFrame, settings: Conformal, seed: int = 0) -> "pd.Series[float]":
+    """The highest p-value of each row of another table, such as of treatments whose label no network had learnt.
+
+    new : as `table` is, and with its index; calibrated by the compounds of `table`, but for its own
+    table, settings, seed : as `calibrate` takes them
+    """
+    table = table.reset_index(drop=True)
+    rows = new.reset_index(drop=True)
+    highest = _p_values(rows, table, _parts(table, settings), settings, seed).max(axis=1)
+    return highest.set_axis(new.index).rename(CREDIBILITY)
+
+
+def _p_values(
+    rows: pd.DataFrame, table: pd.DataFrame, parts: Sequence[Sequence[str]], settings: Conformal, seed: int
+) -> pd.DataFrame:
+    """P-values of each label for each row, one column a label, calibrated by the other compounds of a table."""
+    turn, part_of_own = _drawn(table, seed).T
+    true = _of_label(nonconformity(table, settings.score, part_of_own), table[LABEL])
+    scores = nonconformity(rows, settings.score, _drawn(rows, seed)[:, 1])
+    compound = table[COMPOUND].to_numpy()
+    p = pd.DataFrame(np.nan, index=rows.index, columns=scores.columns)
+    for part in map(list, parts):
+        standing = _standing(table, turn, part, settings.unit)
+        for name, mine in rows.groupby(COMPOUND).indices.items():
+            others = standing[compound[standing] != name]
+            p.loc[mine, part] = against(true[others], scores.loc[mine, part].to_numpy())
+    return p
 
 
 def against(calibrating: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:

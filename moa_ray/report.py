@@ -28,6 +28,7 @@ from moa_ray import (
     calibration,
     command,
     comparison,
+    conformal,
     ensembles,
     examples,
     figures,
@@ -44,7 +45,7 @@ from moa_ray import (
     uncertainty,
     unknowns,
 )
-from moa_ray.conformal import Conformal
+from moa_ray.conformal import CREDIBILITY, Conformal
 from moa_ray.ensembles import Folded
 from moa_ray.ledger import SETTLED, Ledger, Result, write_text
 from moa_ray.mirror import Mirror
@@ -380,9 +381,24 @@ def _measured(content: Content, unknown: pd.DataFrame) -> pd.DataFrame:
 
     unknown : treatments whose label their fold held out whole, as `metrics.treatments` makes them; may be empty
     """
-    tables = [table for table in (content.treatments, unknown) if len(table)]
+    tables = [table for table in (_with_credibility(content), _believed(content, unknown)) if len(table)]
     both = pd.concat(tables, ignore_index=True) if tables else content.treatments
     return uncertainty.measures(both, content.samples)
+
+
+def _with_credibility(content: Content) -> pd.DataFrame:
+    """The treatments with the credibility of the headline's candidate, where there are conformal sets."""
+    made = _with_sets(content)
+    return made[[name for name in made if name in content.treatments or name == CREDIBILITY]]
+
+
+def _believed(content: Content, unknown: pd.DataFrame) -> pd.DataFrame:
+    """Unknown treatments in the same way, calibrated by the known ones."""
+    made = content.sure.conformal
+    if unknown.empty or made is None or content.best is None:
+        return unknown
+    mine = unknown[unknown[CANDIDATE] == content.best[CANDIDATE]]
+    return unknown.join(conformal.credibility(mine, made.treatments.table, made.settings, content.seed))
 
 
 def _with_uncertainty(content: Content, measured: pd.DataFrame) -> Content:

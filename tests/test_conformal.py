@@ -165,6 +165,17 @@ def test_a_compound_never_calibrates_itself() -> None:
     assert not before.p[~own].equals(after.p[~own])
 
 
+def test_treatments_of_another_table_are_calibrated_by_the_other_compounds() -> None:
+    table, settings = screen({"X": 5, "Y": 4, "Z": 3}, doses=2), Conformal((0.25,))
+    made = conformal.calibrate(table, settings, seed=3)
+    found = conformal.credibility(table, table, settings, seed=3)
+    pd.testing.assert_series_equal(found, made.p.max(axis=1), check_names=False)
+    even = table[table[COMPOUND] == "X0"].assign(**dict.fromkeys(map(probability_column, LABELS), 1.0))
+    new = conformal.credibility(even.assign(**{COMPOUND: "new"}), table, settings)
+    assert list(new.index) == list(even.index)
+    assert (new < found.groupby(table[LABEL]).median().min()).all()  # no label fits one that is even
+
+
 # Labels apart ---------------------------------------------------------------------------------------------------------
 
 
