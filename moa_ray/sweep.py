@@ -19,6 +19,7 @@ import pandas as pd
 from rich.console import Console
 
 from moa_ray import cluster, command, ledger, metrics, report, screening, spec, tracking, tuning
+from moa_ray.capacity import Slots, Watch
 from moa_ray.ledger import SETTLED, Ledger, Proposal, Result
 from moa_ray.progress import Board, features_progress, field_progress
 from moa_ray.proposals import Journal, Proposer
@@ -61,7 +62,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
     for warning in study.warnings:
         warn(warning)
-    with field_progress(console) as progress, cluster.preparers(arguments.address, study.screen, warn) as crew:
+    # A cluster that cannot hold the trials is not asked for hours of tiles first.
+    check = partial(cluster.slots, sweep.resources, sweep.backbones, arguments.address)
+    with field_progress(console) as progress, cluster.preparers(arguments.address, study.screen, warn, check) as crew:
         store = study.prepare(progress, crew)
     book = Ledger(sweep.out)
     book.open(sweep, study.record(store, _as_typed()))
@@ -90,13 +93,13 @@ def _search(
     if looks is None and job is None:
         return
     with cluster.connect(address):
-        settings = study.sweep.resources
-        slots = cluster.slots(settings.cpus, settings.gpus, settings.concurrent, open_cluster=address is not None)
+        slots = cluster.slots(study.sweep.resources, study.sweep.backbones, address)
+        watch = Watch(partial(cluster.capacity, address), partial(console.print, markup=False), slots.patience)
         if looks is not None:
-            _run(looks, study, store, slots, console)
+            _run(looks, study, store, slots, watch, console)
             job = _job(study, book, tracker, console)
         if job is not None:
-            _run(job, study, store, slots, console)
+            _run(job, study, store, slots, watch, console)
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,8 @@ def _job(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Job 
     return Job(plan, study.recipes, study.sweep.frozen, recorder, len(mine), scheduler)
 
 
-def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console: Console) -> None:
-    features = _take_features(study.features(store.path, job.frozen), store, slots, console)
+def _run(job: Job, study: Study, store: TileStore, slots: Slots, watch: Watch, console: Console) -> None:
+    features = _take_features(study.features(store.path, job.frozen), store, slots, watch, console)
     material = study.material(store)
     sizes = {recipe.image_size for recipe in job.recipes if recipe.freeze != "all"}  # heads see features alone
     material = replace(material, tiles={size: path for size, path in material.tiles.items() if size in sizes})
@@ -166,18 +169,18 @@ def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console
     )
     exact = not isinstance(job.plan, Race)
     with Board(console, lambda: job.plan.at_most, job.done, job.recorder.leader.words, exact) as board:
-        trainable = tuning.trainable(bench, job.recipes, slots)
-        tuning.run(job.plan, trainable, slots, [job.recorder, board], job.scheduler)
+        trainable = tuning.trainable(bench, job.recipes)
+        tuning.run(job.plan, trainable, slots, [job.recorder, board], job.scheduler, watch)
 
 
 def _take_features(
-    wanted: Mapping[Recipe, Features], store: TileStore, slots: cluster.Slots, console: Console
+    wanted: Mapping[Recipe, Features], store: TileStore, slots: Slots, watch: Watch, console: Console
 ) -> dict[tuple[Any, ...], Path]:
     """Take the frozen features that the store lacks; where each set lies."""
     with features_progress(console) as progress:
         for recipe, features in wanted.items():
             if not features.path.exists():
-                take = partial(cluster.features, recipe, store.file(int(recipe.image_size)).resolve(), slots)
+                take = partial(cluster.features, recipe, store.file(int(recipe.image_size)).resolve(), slots, watch)
                 features.write(len(store.table), take, partial(progress, f"{recipe.backbone}, {recipe.image_size} px"))
     return {recipe.features_key: features.path.resolve() for recipe, features in wanted.items()}
 
