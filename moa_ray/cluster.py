@@ -150,11 +150,15 @@ class Nodes:
         reference, nodes = begun
         while not ray.wait([reference], timeout=_GLANCE)[0]:
             if not nodes & _cores().keys():
-                raise StuckError(
-                    f"every node that sees {self._screen.root.resolve()} is lost; the same command goes on from what "
-                    "was prepared"
-                )
-        return _outcome(reference)
+                raise self._lost()
+        try:
+            return _outcome(reference)
+        except ray.exceptions.TaskUnschedulableError:  # where Ray hears of it first
+            raise self._lost() from None
+
+    def _lost(self) -> StuckError:
+        root = self._screen.root.resolve()
+        return StuckError(f"every node that sees {root} is lost; the same command goes on from what was prepared")
 
 
 def _cores() -> dict[str, int]:

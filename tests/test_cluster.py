@@ -213,24 +213,21 @@ def test_jobs_of_a_node_that_is_lost_run_again_elsewhere(screen: Screen, tmp_pat
 
 @pytest.mark.usefixtures("joined")
 def test_a_node_that_joins_later_gets_fields(
-    three_nodes: Cluster, screen: Screen, monkeypatch: pytest.MonkeyPatch
+    three_nodes: Cluster, screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "_GLANCE", 0)
-    late: list[Any] = []
+    (tmp_path / "seen").mkdir()
+    on_all_four, late = where(tmp_path / "seen", together=4), list[Any]()
 
     def jobs() -> Iterator[int]:
-        for job in range(40):
-            if job == 6:
-                late.append(three_nodes.add_node(num_cpus=1))
-                three_nodes.wait_for_nodes()
-            yield job
+        yield from range(6)
+        late.append(three_nodes.add_node(num_cpus=1))
+        three_nodes.wait_for_nodes()
+        yield from range(6, 18)
 
-    def work(job: int) -> str:
-        time.sleep(0.05)  # so that all nodes are needed
-        return str(ray.get_runtime_context().get_node_id())
-
-    assert late[0].node_id in set(crew(screen).map(work, jobs()))
+    nodes = set(crew(screen).map(lambda job: on_all_four(job) if job >= 6 else "", jobs()))
     three_nodes.remove_node(late[0])
+    assert late[0].node_id in nodes
 
 
 @pytest.mark.slow
@@ -240,7 +237,8 @@ def test_when_all_nodes_that_see_the_screen_are_lost_that_is_said(
     monkeypatch.setattr(cluster, "_GLANCE", 1)
     made = start()
     seeing = made.list_all_nodes()[-1]
-    monkeypatch.setattr(cluster, "_sees", lambda file, size: ray.get_runtime_context().get_node_id() == seeing.node_id)
+    node = seeing.node_id
+    monkeypatch.setattr(cluster, "_sees", lambda file, size: ray.get_runtime_context().get_node_id() == node)
     try:
         with cluster.connect(made.address):
             fields = crew(screen, []).map(lambda job: job, iter(range(1000)))
