@@ -12,6 +12,7 @@ LAYERS = {
     5: {"sweep", "prepare", "report"},
     4: {
         "study",
+        "capacity",
         "cluster",
         "tuning",
         "worker",
