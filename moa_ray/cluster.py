@@ -32,6 +32,7 @@ from moa_ray.screens import Screen
 from moa_ray.tiles import Crew, Threads, in_order
 
 _PATIENCE = 60  # seconds in which a node must say what it sees
+_ALONE = "moa_ray-alone"  # Ray's namespace where no node can join
 
 _Job = TypeVar("_Job")
 _Made = TypeVar("_Made")
@@ -52,7 +53,7 @@ def connect(address: str | None) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONWARNINGS": "ignore"}
     address = _address(address)
-    local = {"include_dashboard": False} if address == "local" else {}
+    local = {"include_dashboard": False, "namespace": _ALONE} if address == "local" else {}
     try:
         ray.init(address, runtime_env={"env_vars": environment}, **quiet, **local)
     except ConnectionError as error:
@@ -61,6 +62,11 @@ def connect(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def is_alone() -> bool:
+    """Whether Ray is this machine's alone, so that no other node is there or may ever join."""
+    return bool(ray.get_runtime_context().namespace == _ALONE)
 
 
 def _address(given: str | None) -> str:
@@ -251,7 +257,7 @@ def features(recipe: Recipe, tiles: Path, slots: Slots) -> Iterator[tuple[int, N
     Raises ValueError where the weights cannot be had, as `share_pretrained` does.
     """
     recipe = dataclasses.replace(recipe, batch_size=32)  # those that share the features differ in it
-    files = share_files([tiles]) if len(ray.nodes()) > 1 else {}
+    files = {} if is_alone() else share_files([tiles])
     count = len(np.load(tiles, mmap_mode="r", allow_pickle=False))
     size = max(_FEWEST, _PASSES // recipe.features_key[-1])
     begin = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus, max_restarts=2, max_task_retries=2)(_Frozen).remote

@@ -61,7 +61,7 @@ def trainable(bench: Bench, recipes: list[Recipe], slots: Slots) -> Any:
     """
     weights = cluster.share_pretrained(recipes)
     paths = [*bench.material.tiles.values(), *bench.features.values()]
-    files = cluster.share_files(paths) if len(ray.nodes()) > 1 else {}
+    files = {} if cluster.is_alone() else cluster.share_files(paths)
     bench = dataclasses.replace(bench, gpus=slots.gpus)
     return tune.with_parameters(FoldTrainable, bench=bench, files=files, weights=weights)
 

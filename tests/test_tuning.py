@@ -182,6 +182,10 @@ def test_file_that_a_node_lacks_comes_from_the_object_store_once(
     assert cluster.on_this_node(path, {}) == path
 
 
+def test_ray_that_a_command_begins_is_this_machine_alone() -> None:
+    assert cluster.is_alone()
+
+
 def test_slots_take_what_is_asked_for_and_fill_the_machine() -> None:
     import ray
 
