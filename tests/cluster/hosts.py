@@ -11,8 +11,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -58,13 +60,28 @@ def lacking() -> str:
     return f"needs {', '.join(missing)}" if missing else ""
 
 
-def until(condition: Callable[[], object], what: str, process: "subprocess.Popen[str] | None" = None) -> None:
-    """Wait for a condition, while a process lives."""
+def until(condition: Callable[[], object], what: str, running: "Running | None" = None) -> None:
+    """Wait for a condition, while a command runs."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert process is None or process.poll() is None, f"ended before {what}: {process.communicate()[0]}"
+        assert running is None or running.process.poll() is None, f"ended before {what}\n{running.log.read_text()}"
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command on a host, and where its output comes."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def end(self) -> str:
+        """Its output, once it has ended well."""
+        status = self.process.wait(PATIENCE)
+        output = self.log.read_text()
+        assert status == 0, f"ended with {status}\n{output}"
+        return output
 
 
 class Host:
@@ -76,6 +93,7 @@ class Host:
     def __init__(self, name: str, number: int, folder: Path) -> None:
         self.name, self.address, self.folder = name, f"{_NETWORK}.{number}", folder
         self.home = folder / HOME.lstrip("/")
+        self._commands = 0
 
     def boot(self) -> None:
         """Begin its processes, and with them its namespaces."""
@@ -109,24 +127,20 @@ class Host:
 
     def ip(self, command: str) -> None:
         """Change something of its network."""
-        self._enter(["--net"], "ip", *command.split()).check_returncode()
+        assert self._enter(["--net"], "ip", *command.split()).wait() == 0, command
 
-    def start(self, command: str) -> "subprocess.Popen[str]":
+    def start(self, command: str) -> Running:
         """Begin a command there as a user who is logged in would, in the folder of the project."""
-        return subprocess.Popen(self._login(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    def attempt(self, command: str) -> tuple[int, str]:
-        """Exit status and output of a command."""
-        done = subprocess.run(
-            self._login(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE
-        )
-        return done.returncode, done.stdout
+        shell = ["env", "-i", f"HOME={HOME}", "USER=root", "LANG=C.UTF-8", f"PATH={os.defpath}:/usr/sbin:/sbin", "bash"]
+        line = f"source ~/.bashrc; cd ~/moa_ray && exec {command}"
+        self._commands += 1
+        log = self.folder / f"command-{self._commands}.log"
+        with log.open("w") as output:
+            return Running(self._enter(_NAMESPACES, *shell, "-c", line, output=output), log)
 
     def run(self, command: str) -> str:
         """Output of a command that must end well."""
-        status, output = self.attempt(command)
-        assert status == 0, f"{self.name}: {command}\n{output}"
-        return output
+        return self.start(command).end()
 
     def join(self, desk: "Host") -> None:
         """Plug it into the switch, which is the desk's."""
@@ -142,13 +156,11 @@ class Host:
             self.ip(f"route add default via {desk.address}")  # Ray finds its own address along it
         self.ip("link set lo up")
 
-    def _login(self, command: str) -> list[str]:
-        shell = ["env", "-i", f"HOME={HOME}", "USER=root", "LANG=C.UTF-8", f"PATH={os.defpath}:/usr/sbin:/sbin", "bash"]
-        line = f"source ~/.bashrc; cd ~/moa_ray && exec {command}"
-        return ["nsenter", f"--target={self._first.pid}", *_NAMESPACES, "--", *shell, "-c", line]
-
-    def _enter(self, namespaces: list[str], *command: str) -> "subprocess.CompletedProcess[bytes]":
-        return subprocess.run(["nsenter", f"--target={self._first.pid}", *namespaces, "--", *command])
+    def _enter(
+        self, namespaces: Sequence[str], *command: str, output: IO[str] | None = None
+    ) -> "subprocess.Popen[bytes]":
+        enter = ["nsenter", f"--target={self._first.pid}", *namespaces, "--", *command]
+        return subprocess.Popen(enter, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
 
 
 def _is(process: psutil.Process, word: str) -> bool:
