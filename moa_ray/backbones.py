@@ -46,6 +46,11 @@ BACKBONES: dict[str, tuple[int, str | None]] = {
 }
 
 
+def has_dropout(backbone: str) -> bool:
+    """Whether there are dropout layers below the top, as only EfficientNets have them (Keras' default rates)."""
+    return backbone.startswith("EfficientNet")
+
+
 def native_size(backbone: str) -> int:
     """The image size, in pixels, that a backbone was designed for. Raises KeyError for an unknown one."""
     return BACKBONES[backbone][0]

@@ -9,6 +9,7 @@ import fcntl
 import functools
 import logging
 import os
+import signal
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -27,8 +28,10 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from moa_ray import stores
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Screen
+from moa_ray.stores import Place
 from moa_ray.tiles import Crew, Threads, in_order
 
 _PATIENCE = 60  # seconds in which a node must say what it sees
@@ -54,10 +57,13 @@ def connect(address: str | None) -> Iterator[None]:
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONWARNINGS": "ignore"}
     address = _address(address)
     local = {"include_dashboard": False, "namespace": _ALONE} if address == "local" else {}
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, runtime_env={"env_vars": environment}, **quiet, **local)
     except ConnectionError as error:
         raise ValueError(f"--address {address}: no Ray cluster answers there: {error}") from None
+    # Ray sets a handler of its own, by which a job that is stopped would end with a status of Ray's.
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
@@ -98,6 +104,10 @@ class Nodes:
     def __init__(self, join: Callable[[], object], screen: Screen, warn: Callable[[str], None]) -> None:
         self._join, self._screen, self._warn = join, screen, warn
 
+    def root(self, screen: Screen) -> Place:
+        """See `Crew`: where it lies in an object store, nodes read there what they need, and no copy is made."""
+        return screen.origin
+
     def map(self, work: Callable[[_Job], _Made], jobs: Iterable[_Job]) -> Generator[_Made | ValueError, None, None]:
         """See `Crew`."""
         cores = self._cores
@@ -116,13 +126,12 @@ class Nodes:
         self._join()
         nodes = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]}
         cores = {node: count for node, count in nodes.items() if count}
-        root = self._screen.root.resolve()
-        file = root / self._screen.fields[self._screen.path_columns[0]].iloc[0].partition("!")[0]
-        seeing = passing(cores, _sees, file, file.stat().st_size)
+        root, name = self._screen.origin, self._screen.fields[self._screen.path_columns[0]].iloc[0].partition("!")[0]
+        seeing = passing(cores, _sees, root / name, (self._screen.root / name).stat().st_size)
         if len(seeing) < len(cores):
             self._warn(
                 f"{len(cores) - len(seeing)} of {len(cores)} nodes do not see {root} and prepare no tiles; "
-                "put it where all of them see it"
+                + ("give them credentials too" if self._screen.source else "put it where all of them see it")
             )
         return {node: cores[node] for node in seeing}
 
@@ -144,9 +153,9 @@ def _is_true(answer: Any) -> bool:
         return False
 
 
-def _sees(file: Path, size: int) -> bool:
+def _sees(file: Place, size: int) -> bool:
     try:
-        return file.stat().st_size == size
+        return stores.size(file) == size
     except OSError:
         return False
 

@@ -38,7 +38,7 @@ from moa_ray.tables import (
 )
 
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA0A6", "#202124"
-_CURVES = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+CURVES = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = "osD^vPX"
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#E3EEF6", BLUE])
 _CHANNEL_COLOURS = ("red", "green", "blue")
@@ -101,11 +101,11 @@ def accuracy_over_epochs(history: pd.DataFrame) -> Figure:
     """
     columns = [CANDIDATE, BACKBONE, "weights", FOLD, "epoch", "accuracy", "validation_accuracy"]
     require_columns(history, columns, "history")
-    figure, axes = _canvas(8.4, 4.2)
+    figure, axes = canvas(8.4, 4.2)
     groups = list(history.groupby([BACKBONE, "weights"]))
     validated = pd.to_numeric(history["validation_accuracy"]).notna().any()
     for number, (_, rows) in enumerate(groups):
-        colour, marker = _CURVES[number % len(_CURVES)], _MARKERS[(number // len(_CURVES)) % len(_MARKERS)]
+        colour, marker = CURVES[number % len(CURVES)], _MARKERS[(number // len(CURVES)) % len(_MARKERS)]
         watched = _curve(axes, rows, "validation_accuracy", colour, marker, "-", "deviation")
         _curve(axes, rows, "accuracy", colour, marker, "--", "none" if watched else "deviation")
     _name_curves(axes, [_curve_name(backbone, weights) for (backbone, weights), _ in groups], validated)
@@ -128,11 +128,11 @@ def held_out_over_epochs(history: pd.DataFrame) -> Figure:
     backbones = list(dict.fromkeys(history[BACKBONE]))
     groups = list(history.groupby([BACKBONE, "weights"]))
     styles = [
-        (_CURVES[backbones.index(backbone) % len(_CURVES)], _MARKERS[number % len(_MARKERS)], weights == "random")
+        (CURVES[backbones.index(backbone) % len(CURVES)], _MARKERS[number % len(_MARKERS)], weights == "random")
         for number, ((backbone, weights), _) in enumerate(groups)
     ]
     for axes, column, unit in zip(all_axes, columns[-2:], ("treatment", "tile"), strict=True):
-        _bare(axes)
+        bare(axes)
         for (_, rows), (colour, marker, drawn) in zip(groups, styles, strict=True):
             _curve(axes, rows, column, colour, marker, "--" if drawn else "-", "error")
         _over_epochs(axes, f"held-out accuracy by {unit}")
@@ -175,9 +175,7 @@ def _curve(
 
 def _name_curves(axes: Axes, names: Sequence[str], validated: bool) -> None:
     handles = [
-        Line2D(
-            [], [], color=_CURVES[i % len(_CURVES)], marker=_MARKERS[(i // len(_CURVES)) % len(_MARKERS)], label=name
-        )
+        Line2D([], [], color=CURVES[i % len(CURVES)], marker=_MARKERS[(i // len(CURVES)) % len(_MARKERS)], label=name)
         for i, name in enumerate(names)
     ]
     handles.append(Line2D([], [], color=INK, linestyle="--", label="training"))
@@ -205,7 +203,7 @@ def confusion(counts: pd.DataFrame) -> Figure:
     names = [_plain(short[label]) for label in labels]
     totals = counts.sum(axis=1).to_numpy()
     key = [(_plain(short[label]), f"{_plain(label)} ({total})") for label, total in zip(labels, totals, strict=True)]
-    beside, letters = _room(text for _, text in key) + 0.3, _room(names)
+    beside, letters = room(text for _, text in key) + 0.3, room(names)
     side = max(0.42 * n, 1.2)
     figure = Figure(figsize=(side + letters + 0.9 + beside, max(side, 0.25 * n) + letters + 0.5), layout="constrained")
     axes, listed = figure.subplots(1, 2, width_ratios=[side + letters + 0.6, beside])
@@ -277,7 +275,7 @@ def accuracies(board: pd.DataFrame, baseline: float | None = None, most: int = 3
     called = [_named(standing, names) for standing in shown.to_dict("records")]
     lines = [line for name in called for line in name.split("\n")]
     height = (0.3 + 0.17 * -(-len(names) // _WORDS_A_LINE)) * len(shown) + 1.3
-    figure, axes = _canvas(_room(lines) + 5.5, height)
+    figure, axes = canvas(room(lines) + 5.5, height)
     for row, standing in enumerate(shown.to_dict("records")):
         share, low, high = (standing[name] for name in ("treatment_accuracy", "wilson_low", "wilson_high"))
         colour = BLUE if standing["complete"] else GREY
@@ -297,7 +295,7 @@ def first_look(board: pd.DataFrame, dropped: Sequence[str], baseline: float | No
     """
     shown = board[board["n"] > 0].to_dict("records")
     names = [f"{row[BACKBONE]}, {row['image_size']} px\n{_plain(PurePath(str(row['weights'])).name)}" for row in shown]
-    figure, axes = _canvas(_room(line for name in names for line in name.split("\n")) + 5.5, 0.55 * len(shown) + 1.2)
+    figure, axes = canvas(room(line for name in names for line in name.split("\n")) + 5.5, 0.55 * len(shown) + 1.2)
     for place, row in enumerate(shown):
         share, low, high = (row[name] for name in ("treatment_accuracy", "wilson_low", "wilson_high"))
         axes.barh(place, share, color=GREY if row[BACKBONE] in dropped else BLUE, height=0.55)
@@ -359,7 +357,7 @@ def race(states: pd.DataFrame, n_confirm: int) -> Figure:
     numbers = states.fillna("not run").map(names.index).to_numpy(dtype=int).reshape(states.shape)
     labels = [_plain(str(fold).partition("=")[2] or str(fold)) for fold in states.columns]
     height = min(0.2 * len(states), 12) + 2.2
-    figure, axes = _canvas(min(0.24 * states.shape[1] + 3.2, 11), height)
+    figure, axes = canvas(min(0.24 * states.shape[1] + 3.2, 11), height)
     axes.pcolormesh(
         numbers,
         cmap=ListedColormap(list(_STATUS_COLOURS.values())),
@@ -391,7 +389,7 @@ def wrong_treatments(treatments: pd.DataFrame, most: int = 24, labels_each: int 
     columns = min(2, max(1, len(wrong)))
     rows = max(1, -(-len(wrong) // columns))
     names = [*wrong[LABEL], *labels_of(wrong)]
-    figure = Figure(figsize=((_room(names) + 2.9) * columns, 1.45 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=((room(names) + 2.9) * columns, 1.45 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(wrong) :]:
         axes.set_axis_off()
@@ -435,7 +433,7 @@ def _bars(axes: Axes, treatment: pd.Series, labels: list[str]) -> None:
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xticks([])
     axes.tick_params(length=0, labelsize=9)
-    _bare(axes)
+    bare(axes)
     axes.spines["bottom"].set_visible(False)
 
 
@@ -456,7 +454,7 @@ def side_by_side(compared: Sequence[published.Beside]) -> Figure:
     most = max(int(one.table[LABEL].value_counts().max()) for one in compared)
     # The names stand beside the first panel alone.
     figure = Figure(
-        figsize=(_room(labels) + (0.24 * most + 0.5) * len(compared), 0.26 * len(labels) + 1.3), layout="constrained"
+        figsize=(room(labels) + (0.24 * most + 0.5) * len(compared), 0.26 * len(labels) + 1.3), layout="constrained"
     )
     panels = figure.subplots(1, len(compared), squeeze=False, sharey=True)[0]
     for axes, one in zip(panels, compared, strict=True):
@@ -488,11 +486,11 @@ def example_tiles(tiles: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
     """
     columns = max((len(row) for row in tiles.values()), default=1)
     figure = Figure(
-        figsize=(1.15 * columns + _room(tiles), 1.18 * max(1, len(tiles))),
+        figsize=(1.15 * columns + room(tiles), 1.18 * max(1, len(tiles))),
         layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
     )
     grid = figure.subplots(max(1, len(tiles)), max(1, columns), squeeze=False)
-    low, high = _stretch_limits([tile for row in tiles.values() for tile in row])
+    low, high = stretch_limits([tile for row in tiles.values() for tile in row])
     for axes in grid.flat:
         axes.set_axis_off()
     for row, (label, shown) in zip(grid, tiles.items(), strict=False):
@@ -514,7 +512,8 @@ def _colours(channels: Sequence[str | None]) -> str:
     return ", ".join(f"{colour}: {name}" for colour, name in zip(_CHANNEL_COLOURS, channels, strict=False) if name)
 
 
-def _stretch_limits(tiles: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def stretch_limits(tiles: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For each channel the grey levels at the percentiles `STRETCH` of all tiles given."""
     if not tiles:
         return np.zeros(3), np.ones(3)
     pixels = np.concatenate([tile.reshape(-1, 3) for tile in tiles])
@@ -592,20 +591,22 @@ def _grey_levels(levels: Sequence[tuple[float, float]], channels: Sequence[str |
     return "\n".join(f"{_fitting(name)} {low:.0f}–{high:.0f}" for name, (low, high) in zip(used, levels, strict=True))
 
 
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of so many inches with one pair of axes, which lie behind what is drawn."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.set_axisbelow(True)
-    _bare(axes)
+    bare(axes)
     return figure, axes
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Axes without a frame on top and to the right."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
-def _room(names: Iterable[str]) -> float:
+def room(names: Iterable[str]) -> float:
     """Inches that the longest of some names takes."""
     return 0.1 * max((len(name) for name in names), default=0) + 0.3
 

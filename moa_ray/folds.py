@@ -1,13 +1,14 @@
 """Folds: which groups are held out, and what may be learnt from for each of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moa_ray import unknowns
 from moa_ray.tables import (
     CELL_LINE,
     COMPOUND,
@@ -23,7 +24,7 @@ from moa_ray.tables import (
 )
 
 # What a sweep file calls the columns that every screen may have; any other column goes by its own name.
-_COLUMNS = {"compound": COMPOUND, "cell_line": CELL_LINE, "week": WEEK}
+_COLUMNS = {"compound": COMPOUND, "cell_line": CELL_LINE, "week": WEEK, unknowns.WORD: LABEL}
 _WORDS = {column: word for word, column in _COLUMNS.items()}
 
 
@@ -43,6 +44,7 @@ class Fold:
     value : the group that is held out
     also : further columns; training shares no value of them with the held-out rows
     excluded : why this fold cannot be trained, None where it can
+    beside : compounds of other labels that are held out too, where the group is a label; see `moa_ray.unknowns`
     """
 
     name: str
@@ -50,6 +52,7 @@ class Fold:
     value: Any
     also: tuple[str, ...] = ()
     excluded: str | None = None
+    beside: tuple[str, ...] = ()
 
     def split(self, table: pd.DataFrame) -> Split:
         """Rows to learn from and rows to predict, of any table with the fold's columns.
@@ -58,50 +61,63 @@ class Fold:
         """
         _require_known(table, [self.column, *self.also])
         test = (table[self.column] == self.value).to_numpy(dtype=bool)
+        if self.beside:
+            test = test | table[COMPOUND].isin(self.beside).to_numpy(dtype=bool)
         shared = test.copy()
         for column in self.also:
             shared |= table[column].isin(table.loc[test, column].unique()).to_numpy(dtype=bool)
         return Split(train=np.flatnonzero(~shared), test=np.flatnonzero(test))
+
+    def scored(self, table: pd.DataFrame) -> NDArray[np.int64]:
+        """Those rows to predict that can be right: a label that is held out whole cannot be."""
+        test = self.split(table).test
+        return test[(table[LABEL].iloc[test] != self.value).to_numpy(dtype=bool)] if self.column == LABEL else test
 
 
 def make_folds(fields: pd.DataFrame, hold_out: str | Sequence[str]) -> list[Fold]:
     """One fold for each group of the first column, sorted by name; those that cannot be trained say why.
 
     fields : the labelled rows of a field table
-    hold_out : ``compound``, ``cell_line``, ``week`` or any metadata column, with or without its prefix; of several
-        columns the first makes the groups and training shares no value of any with the held-out rows
-    Raises ValueError if there is no such column, or if it has missing values.
+    hold_out : ``compound``, ``cell_line``, ``week``, ``label`` or any metadata column, with or without its prefix; of
+        several columns the first makes the groups and training shares no value of any with the held-out rows
+    Raises ValueError if there is no such column, if it has missing values, or if a label is combined with another.
     """
     columns = [_column(fields, word) for word in ([hold_out] if isinstance(hold_out, str) else hold_out)]
     if not columns or len(set(columns)) < len(columns):
         raise ValueError(f"folds.hold_out: one column or several different ones, but got {hold_out!r}")
+    if LABEL in columns and len(columns) > 1:
+        raise ValueError(
+            f"folds.hold_out: {unknowns.WORD} is held out alone, but got {list(hold_out)}; leave out the other columns"
+        )
     _require_known(fields, columns)
-    words = ",".join(_WORDS.get(column, column.removeprefix(METADATA_PREFIX)) for column in columns)
-    first, *also = columns
+    words = ",".join(_word(column) for column in columns)
+    first, *also = [*columns, COMPOUND] if LABEL in columns else columns
+    others = unknowns.beside(fields) if first == LABEL else {}
     folds = []
     for value in fields[first].unique():
-        fold = Fold(f"{words}={_text(value)}", first, value, tuple(also))
-        folds.append(Fold(fold.name, first, value, tuple(also), excluded=_reason(fields, fold)))
+        fold = Fold(f"{words}={_text(value)}", first, value, tuple(also), beside=others.get(value, ()))
+        folds.append(replace(fold, excluded=_reason(fields, fold)))
     return sorted(folds, key=lambda fold: fold.name)
 
 
 def unscored(fields: pd.DataFrame, folds: Sequence[Fold]) -> pd.DataFrame:
-    """The treatments that no fold that can be trained holds out: compound, concentration, label, fold, reason.
+    """The treatments that no fold can score: compound, concentration, label, fold, reason.
+
+    Those that lie in folds that cannot be trained, and where labels are held out the only compounds of theirs.
 
     fields : the labelled rows that the folds were made of
     """
     scored = np.zeros(len(fields), dtype=bool)
     lost: dict[int, Fold] = {}
     for fold in folds:
-        test = fold.split(fields).test
         if fold.excluded is None:
-            scored[test] = True
-        else:
-            lost |= dict.fromkeys(test.tolist(), fold)
+            scored[fold.scored(fields)] = True
+        lost |= dict.fromkeys(fold.split(fields).test.tolist(), fold)
     key = pd.MultiIndex.from_frame(fields[TREATMENT])
     rows = np.flatnonzero(~key.isin(key[scored])).tolist()
     left = [lost[row] for row in rows]
-    names = {FOLD: [fold.name for fold in left], "reason": [fold.excluded for fold in left]}
+    reasons = [fold.excluded or unknowns.ALONE for fold in left]
+    names = {FOLD: [fold.name for fold in left], "reason": reasons}
     table = fields.iloc[rows][[*TREATMENT, LABEL]].assign(**names)
     return table.drop_duplicates(TREATMENT).sort_values([LABEL, *TREATMENT], ignore_index=True)
 
@@ -145,8 +161,14 @@ def _column(fields: pd.DataFrame, word: str) -> str:
     for column in (_COLUMNS.get(word, word), METADATA_PREFIX + word):
         if column in known:
             return column
-    names = ", ".join(_WORDS.get(column, column.removeprefix(METADATA_PREFIX)) for column in known)
+    names = ", ".join(map(_word, known))
     raise ValueError(f"folds.hold_out: the screen has no column {word!r}; it has {names}")
+
+
+def _word(column: str) -> str:
+    """What a sweep file calls a column; a screen's own column that is called as another goes by its full name."""
+    word = _WORDS.get(column, column.removeprefix(METADATA_PREFIX))
+    return column if word == unknowns.WORD and column != LABEL else word
 
 
 def _require_known(table: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -169,7 +191,7 @@ def _text(value: object) -> str:
 def _reason(fields: pd.DataFrame, fold: Fold) -> str | None:
     """Why a fold cannot be trained, or None."""
     split = fold.split(fields)
-    trained, held_out = (set(fields[LABEL].iloc[part]) for part in split)
+    trained, held_out = (set(fields[LABEL].iloc[part]) for part in (split.train, fold.scored(fields)))
     lacking = sorted(held_out - trained)
     if lacking:
         names = ", ".join(repr(label) for label in lacking)

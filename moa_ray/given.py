@@ -36,7 +36,10 @@ _SLACK = 1e-6  # by which a stored probability may miss 0 or 1
 _SUM_SLACK = 1e-3  # by which a row's sum may miss 1 before we say so
 _SHOWN = 3
 
-FILES = ("summary.json", "report.html", "treatments.parquet", "leaderboard.csv", "reference.csv")
+FILES = (
+    *("summary.json", "report.html", "treatments.parquet", "leaderboard.csv", "reference.csv"),
+    *("conformal.parquet", "uncertainty.parquet"),
+)
 
 
 def read(path: Path) -> tuple[pd.DataFrame, list[str]]:

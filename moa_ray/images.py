@@ -296,29 +296,29 @@ def _has_levels(plane: Array) -> bool:
     return plane.dtype in (np.uint8, np.uint16)
 
 
-def to_8bit(planes: Sequence[Array], curves: Sequence[Curve]) -> NDArray[np.uint8]:
+def to_8bit(planes: Sequence[Array], curves: Sequence[Curve]) -> NDArray[np.uint16]:
     """The channels of a field, each after its curve, by one linear map of all together to 0..255, truncated.
 
     The map goes from the minimum over all channels to their maximum. A field of one single value becomes zeros.
-    planes : for each channel (height, width); the result is of shape (height, width, channels)
+    planes : for each channel (height, width); the result is of shape (height, channels, width), and wider than it needs
+        to be, so that grey levels can be added up
     """
-    return _mapped(planes, _maps_to_8bit(planes, curves))
-
-
-_Map = Callable[[Array, NDArray[np.uint8]], object]
-
-
-def _mapped(planes: Sequence[Array], maps: Sequence[_Map]) -> NDArray[np.uint8]:
     height, width = planes[0].shape
-    # A row of one channel lies in one piece: quicker to write, and to resize.
-    mapped = np.empty((height, len(planes), width), dtype=np.uint8)
+    mapped = np.empty((height, len(planes), width), dtype=np.uint16)
+    _write(planes, _maps_to_8bit(planes, curves), mapped)
+    return mapped
+
+
+_Map = Callable[[Array, NDArray[np.uint16]], object]
+
+
+def _write(planes: Sequence[Array], maps: Sequence[_Map], out: NDArray[np.uint16]) -> None:
     for channel, (plane, write) in enumerate(zip(planes, maps, strict=True)):
-        write(plane, mapped[:, channel])
-    return mapped.swapaxes(1, 2)
+        write(plane, out[:, channel])
 
 
 def _maps_to_8bit(planes: Sequence[Array], curves: Sequence[Curve]) -> list[_Map]:
-    """For each channel of a field what writes any part of its plane in 8 bits."""
+    """For each channel of a field what writes any part of its plane in grey levels of 8 bits."""
     levels = [np.array(cv2.minMaxLoc(plane)[:2], dtype=plane.dtype) for plane in planes]
     # A curve never falls: the ends of its values are those of the raw values'.
     ends = [curve(pair) for curve, pair in zip(curves, levels, strict=True)]
@@ -328,7 +328,7 @@ def _maps_to_8bit(planes: Sequence[Array], curves: Sequence[Curve]) -> list[_Map
     maps: list[_Map] = []
     for plane, curve, (first, last) in zip(planes, curves, levels, strict=True):
         if _has_levels(plane):
-            table = np.zeros(np.iinfo(plane.dtype).max + 1, dtype=np.uint8)
+            table = np.zeros(np.iinfo(plane.dtype).max + 1, dtype=np.uint16)
             table[first : int(last) + 1] = _linear(curve.of_levels(int(first), int(last)), low, high)
             maps.append(partial(_look_up, table))
         else:
@@ -336,15 +336,15 @@ def _maps_to_8bit(planes: Sequence[Array], curves: Sequence[Curve]) -> list[_Map
     return maps
 
 
-def _write_zeros(plane: Array, out: NDArray[np.uint8]) -> None:
+def _write_zeros(plane: Array, out: NDArray[np.uint16]) -> None:
     out[:] = 0
 
 
-def _look_up(table: NDArray[np.uint8], plane: Array, out: NDArray[np.uint8]) -> None:
+def _look_up(table: NDArray[np.uint16], plane: Array, out: NDArray[np.uint16]) -> None:
     cv2.LUT(plane, table, dst=out)
 
 
-def _write_linear(curve: Curve, low: float, high: float, plane: Array, out: NDArray[np.uint8]) -> None:
+def _write_linear(curve: Curve, low: float, high: float, plane: Array, out: NDArray[np.uint16]) -> None:
     out[:] = _linear(curve(plane), low, high)
 
 
@@ -353,37 +353,54 @@ def _linear(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.
     return ((values - np.float64(low)) / (high - low) * 255.0).astype(np.uint8)
 
 
-def crop_grid(field: Array, rows: int, columns: int) -> Iterator[tuple[int, int, Array]]:
-    """Yield (row, column, tile) of an even grid; pixels left over at the far edges belong to no tile."""
-    height, width = field.shape[0] // rows, field.shape[1] // columns
-    for row in range(rows):
-        for column in range(columns):
-            yield row, column, field[row * height : (row + 1) * height, column * width : (column + 1) * width]
+def crops(line: Array, count: int) -> list[Array]:
+    """Even parts of an array along its last axis; pixels left over at the far end belong to none."""
+    length = line.shape[-1] // count
+    return [line[..., part * length : (part + 1) * length] for part in range(count)]
 
 
-def is_empty(tile: NDArray[np.uint8], above: int, share: float) -> bool:
+def is_empty(tile: Array, above: int, share: float) -> bool:
     """Whether at most a share of a tile's values (all channels) is above a grey level."""
     most = share * tile.size
     # Of most tiles some of the rows hold more already.
     return all(np.count_nonzero(rows > above) <= most for rows in (tile[::16], tile))
 
 
-def resize_area(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A square tile of `size` pixels by area averaging, rounded, shape (size, size, channels)."""
-    height, width, channels = tile.shape
-    if size > min(height, width):  # OpenCV's way of enlarging
-        enlarged = cv2.resize(np.ascontiguousarray(tile), (size, size), interpolation=cv2.INTER_AREA)
-        return np.asarray(enlarged, dtype=np.uint8).reshape(size, size, channels)
+def resize_crops(band: NDArray[np.uint16], count: int, size: int) -> list[NDArray[np.uint8]]:
+    """The crops of a band, each as a square of `size` pixels by area averaging, rounded: (size, size, channels).
+
+    band : (height, channels, width), grey levels of 8 bits; `count` even parts of its width are the crops
+    """
+    height, channels, width = band.shape
+    if size > min(height, width // count):
+        return [_enlarged(crop, size) for crop in crops(band, count)]
     # Whole numbers of 16 bits, where the sum of so many grey levels fits in them, are twice as quick.
     unit = height // math.gcd(height, size)
     down = _overlaps(height, size, np.dtype(np.uint16 if unit * 255 < 1 << 16 else np.float32))
-    across = _overlaps(width, size, np.dtype(np.float32))
+    across = _overlaps(width // count, size, np.dtype(np.float32))
+    area = unit * (width // count // math.gcd(width // count, size))
     # A row of one channel lies in one piece, so that whole rows are added up; then the same with columns.
-    rows = np.ascontiguousarray(tile.swapaxes(1, 2), dtype=down.dtype).reshape(height, channels * width)
-    sums = across @ cv2.transpose((down @ rows).reshape(size * channels, width))
-    sums /= unit * (width // math.gcd(width, size))
-    resized = np.rint(sums, out=sums).astype(np.uint8).reshape(size, size, channels)
-    return np.asarray(cv2.transpose(resized)).reshape(size, size, channels)
+    rows = np.ascontiguousarray(band, dtype=down.dtype).reshape(height, channels * width)
+    columns = cv2.transpose((down @ rows).reshape(size * channels, width))
+    return [_rounded(across @ part.T, area, channels) for part in crops(columns.T, count)]
+
+
+def _rounded(sums: NDArray[np.float32], area: int, channels: int) -> NDArray[np.uint8]:
+    """A tile out of the sums over its areas, (columns, rows x channels)."""
+    sums /= area
+    size = len(sums)
+    means = np.rint(sums, out=sums).astype(np.uint8).reshape(size, size, channels)
+    turned: NDArray[np.uint8] = np.empty_like(means)
+    cv2.transpose(means, dst=turned)
+    return turned
+
+
+def _enlarged(crop: NDArray[np.uint16], size: int) -> NDArray[np.uint8]:
+    """OpenCV's way of enlarging."""
+    tile = np.ascontiguousarray(crop.swapaxes(1, 2), dtype=np.uint8)
+    enlarged: NDArray[np.uint8] = np.empty((size, size, tile.shape[-1]), dtype=np.uint8)
+    cv2.resize(tile, (size, size), dst=enlarged, interpolation=cv2.INTER_AREA)
+    return enlarged
 
 
 def resize_plane(plane: Array, shape: tuple[int, int]) -> Array:
@@ -424,23 +441,32 @@ def _overlaps(length: int, size: int, kind: np.dtype[Any]) -> sparse.csr_array:
 
 
 def field_tiles(
-    planes: Sequence[Array], preparation: Preparation, curves: Sequence[Curve]
-) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Yield (name, tile) of a raw field: resized, mapped to 8 bit, cropped, nearly empty tiles dropped.
+    planes: Sequence[Array], preparation: Preparation, curves: Sequence[Curve], sizes: Sequence[int]
+) -> Iterator[tuple[str, dict[int, NDArray[np.uint8]]]]:
+    """Yield (name, tile by size) of a raw field: resized, mapped to 8 bit, cropped, nearly empty tiles dropped.
 
-    A tile is named by its row and column in the grid, ``0-1``; it has the grid's own size, not yet the network's.
+    A tile is named by its row and column in the grid, ``0-1``; those of a size are (size, size, channels).
     planes : for each channel (height, width)
     curves : for each channel what its raw values become first
     """
-    planes = sized(planes, preparation)
+    above, share = preparation.empty_above, preparation.empty_share
+    for row, band in enumerate(_bands(sized(planes, preparation), preparation, curves)):
+        by_size = {size: resize_crops(band, preparation.columns, size) for size in sizes}
+        for column, crop in enumerate(crops(band, preparation.columns)):
+            if share is None or not is_empty(crop, above, share):
+                yield f"{row}-{column}", {size: tiles[column] for size, tiles in by_size.items()}
+
+
+def _bands(planes: Sequence[Array], preparation: Preparation, curves: Sequence[Curve]) -> Iterator[NDArray[np.uint16]]:
+    """The rows of a field's grid in grey levels of 8 bits, one at a time, which the processor's cache may hold."""
     maps = _maps_to_8bit(planes, curves) if preparation.range_over == "field" else None
     height = planes[0].shape[0] // preparation.rows
-    for row in range(preparation.rows):  # one at a time, which the processor's cache may hold
-        band = [plane[row * height : (row + 1) * height] for plane in planes]
-        whole = [_mapped(band, maps)] if maps else band
-        for parts in zip(*(crop_grid(one, 1, preparation.columns) for one in whole), strict=True):
-            _, column, crop = parts[0]
-            tile = crop if maps else to_8bit([part for _, _, part in parts], curves)
-            share = preparation.empty_share
-            if share is None or not is_empty(tile, preparation.empty_above, share):
-                yield f"{row}-{column}", tile
+    for row in range(preparation.rows):
+        rows = [plane[row * height : (row + 1) * height] for plane in planes]
+        if maps:
+            band = np.empty((height, len(planes), planes[0].shape[1]), dtype=np.uint16)
+            _write(rows, maps, band)
+            yield band
+        else:
+            parts = zip(*(crops(plane, preparation.columns) for plane in rows), strict=True)
+            yield np.concatenate([to_8bit(part, curves) for part in parts], axis=-1)

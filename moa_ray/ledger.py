@@ -4,6 +4,7 @@
     OUT/ledger/study.json                 what all trials share: the tiles' fingerprint, the labels, the folds
     OUT/ledger/CANDIDATE/candidate.json   its recipe, where a search proposed it
     OUT/ledger/CANDIDATE/FOLD/            result.json, history.parquet, and where the trial finished predictions.parquet
+                                          and, where samples were wanted, samples.parquet
 
 Everything else in OUT can be thrown away and made again from here. Starting again means reading the ledger and doing
 what is missing; there is no second way to resume.
@@ -15,7 +16,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -29,19 +30,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from moa_ray import stores
 from moa_ray.recipe import Recipe, is_first_look
 from moa_ray.spec import Grid, Sweep
+from moa_ray.stores import Place
 from moa_ray.tables import CANDIDATE, FOLD
 
 Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed"]
 # A crash may come from the machine; a divergence is the recipe's own and would come again.
 SETTLED: frozenset[Status] = frozenset({"finished", "stopped", "diverged"})
-Table = Literal["history", "predictions"]  # what a trial leaves beside its result
-_TABLES: tuple[Table, ...] = ("history", "predictions")
+Table = Literal["history", "predictions", "samples"]  # what a trial leaves beside its result
+_TABLES: tuple[Table, ...] = ("history", "predictions", "samples")
 _LONGEST = 200  # characters of a name; file systems allow 255 bytes
 
 # Keys of the sweep file that say where, how fast, how long and beside what, not what: they may change between starts.
-_CHANGEABLE = ("out", "tiles", "resources", "tracking", "evaluate_every", "reference")
+_CHANGEABLE = ("out", "tiles", "resources", "tracking", "evaluate_every", "reference", "conformal")
 _EXTENSIBLE = ("search.candidates", "search.confirm")
 _FIRST_LOOK = "search.screen_with_frozen"
 _KEEP = f"{_FIRST_LOOK}.keep"
@@ -67,6 +70,7 @@ class Result:
     seconds : wall time of the training and prediction
     error : one line for people; the traceback stands below it
     epochs : epochs trained to their end
+    samples : predictions drawn several times: as `predictions`, with ``method`` and ``sample``
     """
 
     candidate: str
@@ -80,6 +84,7 @@ class Result:
     error: str | None = None
     history: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
     predictions: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
+    samples: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -88,11 +93,15 @@ class Result:
 
 
 class Ledger:
-    """The trials of one OUT folder."""
+    """The trials of one OUT; where that is a URI, in this machine's copy of it.
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.root = out / "ledger"
+    written : called with each file or folder that belongs to a candidate or a trial, once it is whole
+    """
+
+    def __init__(self, out: Place, written: Callable[[Path], object] = lambda path: None) -> None:
+        self.out = stores.folder(out)
+        self.root = self.out / "ledger"
+        self._name, self._written = out, written
 
     # What all trials share ------------------------------------------------------------------------------------------
 
@@ -105,7 +114,7 @@ class Ledger:
             differing = self._differences(sweep, study)
             if differing:
                 raise ValueError(
-                    f"{self.out}: holds trials of a different sweep; these differ: {', '.join(differing)}. "
+                    f"{self._name}: holds trials of a different sweep; these differ: {', '.join(differing)}. "
                     "Give another out, or --fresh to start over beside it (nothing is deleted)"
                 )
         self.root.mkdir(parents=True, exist_ok=True)
@@ -124,19 +133,23 @@ class Ledger:
         try:
             study: dict[str, Any] = json.loads((self.root / "study.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ValueError(f"{self.out}: no sweep was run here: ledger/study.json is missing") from None
+            raise ValueError(f"{self._name}: no sweep was run here: ledger/study.json is missing") from None
         return study
 
     def _differences(self, sweep: Sweep, study: Mapping[str, Any]) -> list[str]:
         """The dotted keys by which an earlier sweep differs in a way that would mix results.
 
-        A grid may grow, since its candidates are known by their digests; what was run must still be asked for.
+        A grid may grow, since its candidates are known by their digests; what was run must still be asked for. The
+        ensemble of a search may grow, whose candidates are trained with the first seed.
         """
         before = _flat(yaml.safe_load((self.out / "sweep.yaml").read_text(encoding="utf-8")))
         now = _flat(yaml.safe_load(sweep.as_yaml()))
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         keys = [key for key in keys if key.split(".")[0] not in _CHANGEABLE and not key.startswith(_FIRST_LOOK)]
-        recipe_keys = [key for key in keys if key.startswith(("recipe", "search")) and key not in _EXTENSIBLE]
+        if not isinstance(sweep.search, Grid) and _is_longer(now.get("seeds"), before.get("seeds")):
+            keys.remove("seeds")
+        shaping = ("recipe", "search", "seeds")
+        recipe_keys = [key for key in keys if key.startswith(shaping) and key not in _EXTENSIBLE]
         differing = [key for key in keys if key not in recipe_keys and key not in _EXTENSIBLE]
         run = {result.candidate for result in self.results() if not is_first_look(result.recipe)}
         if not isinstance(sweep.search, Grid) or not run <= {recipe.candidate for recipe in sweep.recipes}:
@@ -160,6 +173,7 @@ class Ledger:
         folder.mkdir(exist_ok=True)
         plain = {"number": proposal.number, "recipe": proposal.recipe.as_dict(), "values": proposal.values}
         write_text(folder / "candidate.json", json.dumps(plain, indent=1))
+        self._written(folder / "candidate.json")
 
     def proposals(self) -> list[Proposal]:
         """The candidates of a search, in the order in which it came to them."""
@@ -193,6 +207,7 @@ class Ledger:
         else:
             writing.rename(folder)
         _sync(folder.parent)
+        self._written(folder)
 
     def folder(self, candidate: str, fold: str) -> Path:
         """Where one trial is kept."""
@@ -210,7 +225,8 @@ class Ledger:
 
     def load(self, result: Result) -> Result:
         """The same result with its tables."""
-        return dataclasses.replace(result, history=self.history(result), predictions=self._read("predictions", result))
+        predictions, samples = self._read("predictions", result), self._read("samples", result)
+        return dataclasses.replace(result, history=self.history(result), predictions=predictions, samples=samples)
 
     def history(self, result: Result) -> pd.DataFrame | None:
         """The history of a trial, where it left one."""
@@ -249,8 +265,13 @@ class Ledger:
             return None
 
 
-def fresh(out: Path) -> Path:
-    """The first unused folder beside OUT: OUT-2, OUT-3, ..."""
+def _is_longer(seeds: list[int] | None, before: list[int] | None) -> bool:
+    """Whether seeds go on where those before ended."""
+    return seeds is not None and before is not None and seeds[: len(before)] == before
+
+
+def fresh(out: Place) -> Place:
+    """The first unused place beside OUT: OUT-2, OUT-3, ..."""
     number = 2
     while (beside := out.with_name(f"{out.name}-{number}")).exists():
         number += 1

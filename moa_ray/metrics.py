@@ -15,11 +15,15 @@ from scipy.special import xlogy
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score
 
+from moa_ray import intervals
 from moa_ray.tables import (
     BACKBONE,
     CANDIDATE,
+    COMPOUND,
     FOLD,
     LABEL,
+    METHOD,
+    SAMPLE,
     TILE_KEY,
     TREATMENT,
     WELL_KEY,
@@ -37,8 +41,8 @@ REPLICATES = "replicates"  # wells with at least one tile
 TILES = "tiles"
 
 SCORES = (
-    *("k", "n", "treatment_accuracy", "wilson_low", "wilson_high", "well_accuracy", "tile_accuracy"),
-    *("macro_f1", "log_loss", "calibration_error"),
+    *("k", "n", "treatment_accuracy", "wilson_low", "wilson_high", "compounds", "compound_low", "compound_high"),
+    *("well_accuracy", "tile_accuracy", "macro_f1", "log_loss", "calibration_error"),
 )
 
 
@@ -68,6 +72,21 @@ def treatments(predictions: pd.DataFrame, how: How = "median", apart: bool = Fal
     Raises ValueError as `wells` does.
     """
     return _over_wells(wells(predictions, how, apart), how, apart)
+
+
+def sampled(samples: pd.DataFrame, how: How = "median") -> pd.DataFrame:
+    """One row a candidate, method, sample and treatment: each sample by itself, as `treatments` makes one of all tiles.
+
+    samples : as predictions, with ``method`` and ``sample``
+    """
+    require_columns(samples, [METHOD, SAMPLE], "samples")
+    tables = []
+    for (method, sample), mine in samples.groupby([METHOD, SAMPLE]):
+        table = treatments(mine.drop(columns=[METHOD, SAMPLE]), how)
+        table.insert(1, METHOD, method)
+        table.insert(2, SAMPLE, sample)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _over_wells(by_well: pd.DataFrame, how: How, apart: bool = False) -> pd.DataFrame:
@@ -191,14 +210,30 @@ def log_loss(table: pd.DataFrame) -> float:
 def calibration_error(table: pd.DataFrame, bins: int = 10) -> float:
     """Expected calibration error: |accuracy - confidence| over bins of equal width, weighted by their rows.
 
-    Confidence is the highest renormalised probability.
     Source: Naeini et al. 2015; Guo et al. 2017.
     """
-    confidence = _matrix(renormalise(table)).max(axis=1)
-    right = (predicted(table) == table[LABEL]).to_numpy(dtype=np.float64)
-    number = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(number, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(table))
+    return float(np.abs(calibration_gaps(table, bins).sum(axis=0)).sum() / len(table))
+
+
+def calibration_gaps(table: pd.DataFrame, bins: int = 10) -> NDArray[np.float64]:
+    """What each row adds to the gap of its bin of confidence: 1 or 0 for right or wrong, less its confidence.
+
+    Returns an array of shape (n_rows, bins), zero outside the row's own bin.
+    """
+    confidence, right = confidences(table)
+    gaps = np.zeros((len(table), bins))
+    gaps[np.arange(len(table)), confidence_bin(confidence, bins)] = right - confidence
+    return gaps
+
+
+def confidences(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The highest renormalised probability of each row, and whether that label is the true one."""
+    return _matrix(renormalise(table)).max(axis=1), (predicted(table) == table[LABEL]).to_numpy(dtype=bool)
+
+
+def confidence_bin(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """Which of some bins of equal width from 0 to 1 each confidence lies in; 1 lies in the last one."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
 
 
 def confusion(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
@@ -229,6 +264,7 @@ def scores(predictions: pd.DataFrame, how: How = "median") -> dict[str, float]:
 
     k, n : treatments right, and all
     treatment_accuracy, wilson_low, wilson_high : k of n and its 95 % interval
+    compounds, compound_low, compound_high : how many there are, and the 95 % interval of a bootstrap that draws them
     well_accuracy, tile_accuracy : the same share over wells and over tiles
     macro_f1, log_loss, calibration_error : over treatments
     Raises ValueError if there is not exactly one candidate, and as `wells` does.
@@ -247,10 +283,13 @@ def treatment_scores(table: pd.DataFrame) -> dict[str, float]:
 
     table : of one candidate, as `treatments` makes it
     """
-    k, n = int((table[PREDICTED] == table[LABEL]).sum()), len(table)
+    right = (table[PREDICTED] == table[LABEL]).to_numpy(dtype=bool)
+    k, n = int(right.sum()), len(table)
     low, high = wilson(k, n)
+    compound_low, compound_high = intervals.accuracy_interval(right, table[COMPOUND])
     return {
         **{"k": k, "n": n, "treatment_accuracy": k / n, "wilson_low": low, "wilson_high": high},
+        **{"compounds": table[COMPOUND].nunique(), "compound_low": compound_low, "compound_high": compound_high},
         **{"macro_f1": macro_f1(table), "log_loss": log_loss(table), "calibration_error": calibration_error(table)},
     }
 
@@ -333,7 +372,7 @@ def _standing(
         "n_folds": n_folds,
         "epochs_trained": int(trials["epochs"].sum()),
     }
-    unknown = {**dict.fromkeys(SCORES, float("nan")), "k": 0, "n": 0}
+    unknown = {**dict.fromkeys(SCORES, float("nan")), "k": 0, "n": 0, "compounds": 0}
     scored = scores(predictions, how) if len(predictions) else unknown
     return {**standing, **scored, "seconds": float(trials["seconds"].sum())}
 

@@ -3,9 +3,8 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -13,9 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import figures, metrics, published, selection
+from moa_ray import comparison, figures, figures_calibration, metrics, published, selection, sure, unknowns, unsure
+from moa_ray.calibration import Calibration, Quality
 from moa_ray.examples import Pair
 from moa_ray.published import Beside
+from moa_ray.sheet import Sheet
+from moa_ray.sure import Sure
 from moa_ray.tables import (
     BACKBONE,
     CANDIDATE,
@@ -25,6 +27,7 @@ from moa_ray.tables import (
     LABEL,
     probability_column,
 )
+from moa_ray.unsure import Unsure
 
 MOST_CONFUSIONS = 6
 MOST_ROWS = 50  # of a leaderboard, and of failed trials; all are in leaderboard.csv and the ledger
@@ -100,6 +103,11 @@ class Content:
     unscored : treatments that no fold that can be trained holds out: compound, concentration, label, fold, reason
     reference, compared : name of the published results that were asked for, and candidates laid beside them
     given : the table of predictions made elsewhere, where there is no ledger
+    sure : how sure each prediction of the headline's candidate is
+    samples : as `metrics.sampled` makes them: what each sample of a method (``mc_dropout``, ``laplace``, or
+        ``ensemble``, whose samples are numbered by seed) said of each treatment, not renormalised; may be empty
+    unsure : how unsure the headline's candidate is; None where nothing was predicted
+    calibration : of the treatments that the headline is about; None where there are none
     """
 
     study: str
@@ -128,6 +136,10 @@ class Content:
     reference: str | None = None
     compared: Sequence[Beside] = ()
     given: str | None = None
+    sure: Sure = field(default_factory=Sure)
+    samples: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unsure: Unsure | None = None
+    calibration: Calibration | None = None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -146,14 +158,6 @@ class Content:
     def treatments_of(self, candidate: str) -> pd.DataFrame:
         """The treatments that one candidate predicted."""
         return self.treatments[self.treatments[CANDIDATE] == candidate]
-
-
-class Sheet(NamedTuple):
-    """A table as it is printed: text alone, and which columns hold numbers."""
-
-    headings: list[str]
-    rows: list[list[str]]
-    numeric: list[bool]
 
 
 # The headline ---------------------------------------------------------------------------------------------------------
@@ -186,8 +190,17 @@ def _reached(content: Content, best: Mapping[str, Any]) -> str:
 
 
 def interval(best: Mapping[str, Any]) -> str:
-    """Wilson's interval in words."""
-    return f"95 % Wilson interval {_percent(best['wilson_low'])} to {_percent(best['wilson_high'])}"
+    """Wilson's interval and that of the bootstrap, and of an ensemble how many treatments its members have right."""
+    words = (
+        f"95 % Wilson interval {_percent(best['wilson_low'])} to {_percent(best['wilson_high'])}; 95 % bootstrap over "
+        f"{best['compounds']} compounds {_percent(best['compound_low'])} to {_percent(best['compound_high'])}"
+    )
+    if pd.isna(best.get("seeds")):
+        return words
+    low, high = (round(best[f"seed_accuracy_{end}"] * best["n"]) for end in ("low", "high"))
+    several = "seeds" if "," in best["seeds"] else "seed"
+    right = str(low) if low == high else f"{low} to {high}"
+    return f"{words}; {several} {best['seeds']}: {right} of {best['n']}"
 
 
 def baseline(content: Content) -> str:
@@ -206,6 +219,13 @@ def chosen(content: Content) -> str:
         return f"{_chosen(content)}; backbones were dropped by a look at the search folds ({names})"
     seen = f"backbones were dropped by a look at these folds ({names}): optimistic, and nothing corrects it"
     return f"the one recipe that was left; {seen}" if len(content.leaderboard) == 1 else f"{_chosen(content)}; {seen}"
+
+
+def is_optimistic(content: Content) -> bool:
+    """Whether a choice among candidates or backbones saw the treatments that the headline is about."""
+    if content.search and content.search.scores:
+        return False
+    return len(content.leaderboard) > 1 or (content.look is not None and bool(content.look.dropped))
 
 
 def _chosen(content: Content) -> str:
@@ -267,8 +287,13 @@ def draw(content: Content) -> dict[str, Figure]:
         drawn[f"confusion-{candidate}"] = figures.confusion(counts)
     if best is not None and len(_mistakes(content)):
         drawn["wrong_treatments"] = figures.wrong_treatments(content.treatments_of(best[CANDIDATE]))
+    if content.calibration is not None:
+        drawn["calibration"] = figures_calibration.reliability(content.calibration)
     if any(one.n for one in content.compared):
         drawn["side_by_side"] = figures.side_by_side([one for one in content.compared if one.n])
+    drawn |= sure.draw(content.sure)
+    if content.unsure is not None:
+        drawn |= unsure.draw(content.unsure)
     if content.fields:
         drawn["example_fields"] = figures.example_fields(content.fields, content.channels)
     if any(len(examples) for examples in content.tiles.values()):
@@ -310,10 +335,13 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
     best = content.best
     # Autoescape: names of compounds, errors and paths are what users and files say.
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("moa_ray", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = environment.from_string(files("moa_ray").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(
+    return environment.get_template("page.html").render(
         content=content,
         best=best,
         percent=_percent(best["treatment_accuracy"]) if best else "",
@@ -327,6 +355,9 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         unfinished=set(content.leaderboard.loc[~content.leaderboard["complete"], CANDIDATE]),
         board=board_sheet(content),
         most_rows=MOST_ROWS,
+        least_p=_least_p(content),
+        calibration=calibration_sheet(content.calibration) if content.calibration else None,
+        calibration_says=calibration_words(content.calibration) if content.calibration else "",
         mistakes=mistakes_sheet(content),
         recipe=_recipe_sheet(content),
         tiles_caption=figures.tiles_caption(content.channels),
@@ -338,7 +369,11 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         differing=differing_sheet(content.compared),
         others=others_sheet(),
         published=published,
-        held_out=_held_out(content),
+        held_out=held_out(content),
+        sure=sure,
+        labels_held_out=unknowns.holds_out_labels(content.treatments),
+        rejections=unsure.rejection_sheet(content.unsure) if content.unsure else None,
+        separations=unsure.separation_sheet(content.unsure) if content.unsure else None,
     )
 
 
@@ -353,11 +388,20 @@ def board_sheet(content: Content) -> Sheet:
         ("time", True, lambda row: _duration(row["seconds"])),
         ("weights", False, lambda row: PurePath(str(row["weights"])).name),
     ]
+    tested: list[_Column] = [
+        ("against the best", False, lambda row: row["against_best"] or "–"),
+        ("fewer right", True, _behind),
+        ("permutation p", True, lambda row: _corrected_p(row, "permutation_holm")),
+        ("McNemar p", True, lambda row: _corrected_p(row, "mcnemar_holm")),
+    ]
     columns: list[_Column] = [
         ("candidate", False, lambda row: str(row[CANDIDATE])),
         ("right", True, lambda row: f"{row['k']} of {row['n']}" if row["n"] else "–"),
         ("accuracy", True, lambda row: _percent(row["treatment_accuracy"])),
-        ("95 % interval", True, _interval),
+        ("95 % Wilson", True, _interval),
+        ("95 % over compounds", True, _over_compounds),
+        *([("seeds", True, _seeds)] if "seeds" in board else []),
+        *(tested if len(board) > 1 else []),
         *([] if elsewhere else trained[:3]),
         ("macro F1", True, lambda row: _decimals(row["macro_f1"])),
         ("log-loss", True, lambda row: _decimals(row["log_loss"])),
@@ -368,6 +412,13 @@ def board_sheet(content: Content) -> Sheet:
     ]
     rows = [[form(row) for _, _, form in columns] for row in board.to_dict("records")]
     return Sheet([heading for heading, _, _ in columns], rows, [numeric for _, numeric, _ in columns])
+
+
+def _least_p(content: Content) -> float:
+    """What no corrected p-value of the leaderboard's permutation test can go below."""
+    board = content.leaderboard
+    compared = int(board["permutation_p"].notna().sum())
+    return comparison.least_p(int(board["compounds"].max()), compared) if compared else 0.0
 
 
 def mistakes_sheet(content: Content) -> Sheet:
@@ -387,7 +438,51 @@ def mistakes_sheet(content: Content) -> Sheet:
     return Sheet(headings, rows, [False, True, False, True, False, True, *[True] * len(counted), True])
 
 
-def _held_out(content: Content) -> str:
+def calibration_sheet(found: Calibration) -> Sheet:
+    """Calibration before and after temperature scaling, one column each."""
+    shown = {"as predicted": found.before, "with a temperature": found.after}
+    columns = {name: quality for name, quality in shown.items() if quality is not None}
+    rows: list[tuple[str, Callable[[Quality], str]]] = [
+        ("mean confidence", lambda one: _percent(one.confidence)),
+        ("right", lambda one: f"{_percent(one.accuracy)} of {one.n}"),
+        ("expected calibration error", lambda one: _decimals(one.error)),
+        (
+            f"its 95 % interval over {found.before.compounds} compounds",
+            lambda one: f"{_decimals(one.error_low)} to {_decimals(one.error_high)}",
+        ),
+        ("of a calibrated network, by chance", lambda one: _decimals(one.chance)),
+        ("negative log-likelihood (nats)", lambda one: _decimals(one.log_loss)),
+        ("Brier score (0 to 2)", lambda one: _decimals(one.brier)),
+    ]
+    cells = [[name, *(form(quality) for quality in columns.values())] for name, form in rows]
+    return Sheet(["", *columns], cells, [False, *[True] * len(columns)])
+
+
+def calibration_words(found: Calibration) -> str:
+    """What the calibration means."""
+    before, after = found.before, found.after
+    verdict = "no further apart than chance allows"
+    if before.gap_low > 0:
+        verdict = "it is right more often than it says"
+    elif before.gap_high < 0:
+        verdict = "it is surer than it should be"
+    says = f"{_percent(before.confidence)} sure on average and right in {_percent(before.accuracy)} of the treatments"
+    if after is None:
+        return f"It is {says}: {verdict}. There is no other compound to fit a temperature on."
+    low, high = min(found.temperatures.values()), max(found.temperatures.values())
+    effect = "sharpens" if high < 1 else "evens out" if low > 1 else "hardly changes"
+    error, loss = (
+        f"{'falls' if new < old else 'rises'} from {_decimals(old)} to {_decimals(new)}"
+        for old, new in ((before.error, after.error), (before.log_loss, after.log_loss))
+    )
+    return (
+        f"It is {says}: {verdict}. A temperature fitted for each compound on the others alone ({low:.2f} to "
+        f"{high:.2f}) {effect} the probabilities: the calibration error {error}, the negative log-likelihood {loss}. "
+        "No predicted label changes."
+    )
+
+
+def held_out(content: Content) -> str:
     """The columns that the folds held out, as their names begin; empty where that is not known."""
     if FOLD not in content.treatments or content.treatments.empty:
         return ""
@@ -484,12 +579,32 @@ def _over_all(content: Content) -> str:
     if content.search is None or not content.search.scores:
         return ""
     scores = content.search.over_all
-    share = f"{scores['k']} of {scores['n']}, {_percent(scores['treatment_accuracy'])}"
+    share = f"{scores['k']} of {scores['n']}, {_percent(scores['treatment_accuracy'])} ({interval(scores)})"
     return f"{share}: includes the folds used for choosing, optimistic"
 
 
 def _interval(row: Mapping[str, Any]) -> str:
     return f"{_percent(row['wilson_low'])} to {_percent(row['wilson_high'])}" if row["n"] else "–"
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    """The members of an ensemble, and the accuracies of the worst and the best."""
+    if pd.isna(row["seeds"]):
+        return "–"
+    return f"{row['seeds']}: {_percent(row['seed_accuracy_low'])} to {_percent(row['seed_accuracy_high'])}"
+
+
+def _over_compounds(row: Mapping[str, Any]) -> str:
+    return f"{_percent(row['compound_low'])} to {_percent(row['compound_high'])}" if row["n"] else "–"
+
+
+def _behind(row: Mapping[str, Any]) -> str:
+    """By how many treatments the best one is ahead, of how many both have."""
+    return "–" if pd.isna(row["permutation_p"]) else f"{row['behind']:.0f} of {row['compared']}"
+
+
+def _corrected_p(row: Mapping[str, Any], name: str) -> str:
+    return "–" if pd.isna(row[name]) else _p_value(row[name])
 
 
 def _folds(row: Mapping[str, Any]) -> str:

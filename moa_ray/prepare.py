@@ -12,6 +12,7 @@ from rich.console import Console
 from moa_ray import cluster, command, downloads, spec
 from moa_ray.progress import download_progress, field_progress
 from moa_ray.screens import bbbc014, bbbc021
+from moa_ray.stores import Uri
 from moa_ray.study import Study
 
 _DOWNLOADS = {"bbbc014": bbbc014.DOWNLOADS, "bbbc021": bbbc021.DOWNLOADS}
@@ -38,14 +39,15 @@ def _prepare(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--from {arguments.base}: says where to fetch a screen from; add --download to fetch it")
     if arguments.download and not _download(sweep, arguments, console):
         return command.FAILED
-    study = Study.open(sweep)
+    with download_progress(console) as progress:
+        study = Study.open(sweep, progress)
     study.require_sound()
 
     def warn(sentence: str) -> None:
         console.print(f"warning: {sentence}", markup=False)
 
-    with field_progress(console) as progress, cluster.preparers(arguments.address, study.screen, warn) as crew:
-        store = study.prepare(progress, crew)
+    with field_progress(console) as fields, cluster.preparers(arguments.address, study.screen, warn) as crew:
+        store = study.prepare(fields, crew)
     for warning in [*study.warnings, *store.warnings]:
         warn(warning)
     console.print(
@@ -62,6 +64,11 @@ def _download(sweep: spec.Sweep, arguments: argparse.Namespace, console: Console
         raise ValueError(
             f"{arguments.sweep}: screen.name: a {kind} screen is not downloaded, only {' and '.join(_DOWNLOADS)} are; "
             "call again without --download"
+        )
+    if isinstance(root, Uri):
+        raise ValueError(
+            f"{arguments.sweep}: screen.root: files are downloaded to a folder, but got {root}; download them to one, "
+            "copy that to the bucket, and call again without --download"
         )
     files = _DOWNLOADS[name]
     if arguments.base is not None:

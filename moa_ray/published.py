@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
+from moa_ray.intervals import mcnemar
 from moa_ray.metrics import PREDICTED
 from moa_ray.tables import COMPOUND, CONCENTRATION, LABEL, TREATMENT, require_columns, require_unique
 
@@ -174,15 +174,6 @@ class Beside:
     def p_value(self) -> float:
         """Of the exact McNemar test, two-sided: 1 where no treatment tells the two apart."""
         return mcnemar(self.counts[ONLY_HERE], self.counts[ONLY_PUBLISHED])
-
-
-def mcnemar(only_one: int, only_other: int) -> float:
-    """Two-sided p-value of the exact test on the cases where only one of two is right.
-
-    Source: McNemar 1947; the exact form is a sign test on the discordant pairs.
-    """
-    discordant = only_one + only_other
-    return float(binomtest(only_one, discordant, 0.5).pvalue) if discordant else 1.0
 
 
 def beside(treatments: pd.DataFrame, candidate: str, backbone: str) -> Beside:

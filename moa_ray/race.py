@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import metrics, selection
+from moa_ray import metrics, selection, unknowns
 from moa_ray.ledger import SETTLED, Proposal, Result, Status
 from moa_ray.recipe import Recipe
 from moa_ray.spec import Optuna
@@ -412,7 +412,7 @@ def _losses(objective: str, how: metrics.How, predictions: pd.DataFrame) -> dict
     """Each trial's loss by its key, exactly as if it were measured alone."""
     if predictions.empty:
         return {}
-    table = metrics.treatments(predictions, how, apart=True)
+    table = metrics.treatments(unknowns.known(predictions), how, apart=True)
     trials = table.groupby([CANDIDATE, FOLD]).indices
     if objective == "treatment_accuracy":
         right = (table[metrics.PREDICTED] == table[LABEL]).to_numpy()

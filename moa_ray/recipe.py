@@ -4,8 +4,10 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
+
+from moa_ray.backbones import has_dropout
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Recipe:
     freeze : share of the backbone's layers, from the input on, that is not trained; ``all`` takes the pooled features
         once for every tile and orientation and trains on them, so that nothing else can happen to a tile
     precision : ``auto`` takes bfloat16 on a GPU, else float32
+    seed : of a member of an ensemble, which the sweep gives; None draws by the sweep's seed alone
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -81,6 +84,7 @@ class Recipe:
     freeze: float | Literal["all"] = 0.0
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     augment: Augmentation = field(default_factory=Augmentation)
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         _to_floats(self)
@@ -111,6 +115,16 @@ class Recipe:
         return f"{self.backbone}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
     @property
+    def ensemble(self) -> "Recipe":
+        """What the members of an ensemble share: the recipe without its seed."""
+        return replace(self, seed=None)
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether a dropout layer is active in training: the head's, or one within the trained backbone."""
+        return self.dropout > 0 or (self.freeze != "all" and has_dropout(self.backbone))
+
+    @property
     def signature(self) -> tuple[Any, ...]:
         """What a compiled model depends on; all else, numbers above all, is assigned to it at the start of a trial."""
         optimizer = (self.optimizer, self.momentum > 0, self.weight_decay > 0)
@@ -132,8 +146,10 @@ class Recipe:
         return (self.backbone, self.weights, self.image_size, self.input_scaling, self.precision, orientations)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON and YAML."""
+        """Plain values, fit for JSON and YAML; without a seed of its own a recipe is named as before there were any."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.seed is None:
+            del plain["seed"]
         return plain
 
     @classmethod

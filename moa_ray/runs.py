@@ -9,6 +9,7 @@ import gc
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ import pandas as pd
 
 from moa_ray import process
 from moa_ray.ledger import Ledger, Result
-from moa_ray.recipe import is_first_look
+from moa_ray.recipe import Recipe, is_first_look
 from moa_ray.tracking import ANSWER, END, LAST, WARNING, Setting, flat
 
 # MLflow reads these when it is imported and when it sends. Two quick tries, then training goes on without it.
@@ -28,6 +29,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run, where there is a server
 
 import mlflow
 from mlflow import MlflowClient
@@ -43,6 +45,8 @@ _Point = tuple[str, float, int]  # a metric's name, its value, the step
 
 def main() -> None:
     """Do what comes through a socket, in its order, until the last of it is done."""
+    # A job that is stopped is sent it in all its processes. It is the driver's to act on: that has runs to end yet.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection = process.connection_to_parent()
     if connection is None:
         return
@@ -75,6 +79,8 @@ class _Sent:
 
 class Runs:
     """The runs of one sweep: a parent for the sweep, a child a recipe, a grandchild a fold.
+
+    Of an ensemble each member has a run with its folds, and the ensemble one beside them without.
 
     warn : called once with a sentence when MLflow cannot be reached
     """
@@ -129,12 +135,22 @@ class Runs:
             return
         recipe = flat(result.recipe)
         called = f"first look: {result.candidate}" if is_first_look(result.recipe) else result.candidate
+        if result.recipe.get("seed") is not None:
+            called = self._open_ensemble(Recipe.from_dict(result.recipe))
         self._open((result.candidate,), called, recipe)
         tags = {"moa_ray.status": result.status, **({"moa_ray.error": result.error[:5000]} if result.error else {})}
         totals = [("total_seconds", result.seconds, 0), ("epochs_trained", float(result.epochs), 0)]
         points = [*_epoch_metrics(self._ledger.history(result)), *totals]
         self._open(result.key, result.fold, {"fold": result.fold, **recipe}, tags, points)
         self._end(result.key, status)
+
+    def _open_ensemble(self, member: Recipe) -> str:
+        """The run of a member's ensemble, for the numbers that its report has; the name of the member's own run."""
+        ensemble = member.ensemble
+        key = (ensemble.candidate,)
+        if key not in self._runs or self._runs[key].status != "RUNNING":
+            self._open(key, ensemble.candidate, flat(ensemble.as_dict()))
+        return f"{ensemble.candidate}, seed {member.seed}"
 
     def lacking(self, candidates: list[str]) -> list[str]:
         """The candidates whose runs have not ended."""

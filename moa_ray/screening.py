@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from moa_ray import metrics
+from moa_ray import metrics, unknowns
 from moa_ray.ledger import Ledger, Result
 from moa_ray.recipe import is_first_look
 from moa_ray.spec import Grid, Sweep
@@ -54,7 +54,7 @@ def read(sweep: Sweep, folds: Sequence[str], book: Ledger, results: Collection[R
         return None
     recipes = {recipe.candidate: recipe.as_dict() for recipe in sweep.looks}
     mine = [result for result in results if result.candidate in recipes and result.fold in folds]
-    predictions = book.table("predictions", mine)
+    predictions = unknowns.known(book.table("predictions", mine))
     board = _board(recipes, mine, predictions, len(folds), sweep.aggregate) if recipes else _NOTHING
     begun = {result.recipe[BACKBONE] for result in results if not is_first_look(result.recipe)}
     begun |= {proposal.recipe.backbone for proposal in book.proposals()}

@@ -22,14 +22,17 @@ LEVEL = 0.05
 def search_order(folds: Sequence[Fold], fields: pd.DataFrame, which: str | Sequence[str], seed: int) -> list[str]:
     """The folds that a search may look at, in the order in which every candidate gets them.
 
-    The order is shuffled and balanced: each label's turn comes before any label's second one.
+    The order is shuffled and balanced: each label's turn comes before any label's second one. A fold that scores
+    nothing, as one that holds out a label with no known compound beside it, tells a search nothing and is left out.
 
     folds : those that can be trained
     fields : the labelled rows of the field table
     which : ``one_per_label``, ``all``, or held-out groups
     Raises ValueError if there is no such group.
     """
-    labels = {fold.name: frozenset(fields[LABEL].iloc[fold.split(fields).test]) for fold in folds}
+    scored = {fold: frozenset(fields[LABEL].iloc[fold.scored(fields)]) for fold in folds}
+    folds = [fold for fold in folds if scored[fold]]
+    labels = {fold.name: scored[fold] for fold in folds}
     order = _balanced(labels, np.random.default_rng([seed, 1]))
     if which == "all":
         return order

@@ -63,13 +63,17 @@ class Space:
 
     fixed : value by hyperparameter; also what a conditional entry takes where its condition does not hold
     entries : what each searched hyperparameter may be
+    seeds : of the members that each recipe of a grid has; any other recipe has the first. One None: no ensemble
     """
 
     fixed: Mapping[str, Any]
     entries: Mapping[str, Entry]
+    seeds: tuple[int | None, ...] = (None,)
 
     @classmethod
-    def read(cls, fixed: Mapping[str, Any], plain: Mapping[str, Any]) -> "Space":
+    def read(
+        cls, fixed: Mapping[str, Any], plain: Mapping[str, Any], seeds: tuple[int | None, ...] = (None,)
+    ) -> "Space":
         """The space of a sweep file: lists are choices, ``{low, high}`` ranges, all else is one value.
 
         Raises ValueError at the first entry that cannot be.
@@ -82,7 +86,7 @@ class Space:
                     "put a list of values to try under search.space"
                 )
         _require_known(plain, "search.space")
-        space = cls(fixed, {key: _entry(key, value) for key, value in plain.items()})
+        space = cls(fixed, {key: _entry(key, value) for key, value in plain.items()}, seeds)
         space._check()
         return space
 
@@ -106,7 +110,8 @@ class Space:
         if recipe.backbone not in BACKBONES:
             hint = complaints.nearest(recipe.backbone, BACKBONES)
             raise ValueError(f"recipe.backbone: unknown backbone {recipe.backbone!r}{hint}")
-        return replace(recipe, image_size=native_size(recipe.backbone)) if recipe.image_size == "native" else recipe
+        size = native_size(recipe.backbone) if recipe.image_size == "native" else recipe.image_size
+        return replace(recipe, image_size=size, seed=self.seeds[0])
 
     @property
     def ranged(self) -> list[str]:
@@ -127,8 +132,9 @@ class Space:
         self.recipe(self._with(known))
 
     def grid(self) -> list[Recipe]:
-        """Every recipe of a space without ranges, in the file's order, each once."""
-        return list(dict.fromkeys(self.recipe(values) for values in self._combinations(list(self.entries))))
+        """Every recipe of a space without ranges, in the file's order, each once with each seed."""
+        recipes = dict.fromkeys(self.recipe(values) for values in self._combinations(list(self.entries)))
+        return [replace(recipe, seed=seed) for recipe in recipes for seed in self.seeds]
 
     def representatives(self) -> list[Recipe]:
         """One recipe for each combination of what shapes tiles, weights files and memory; the longest training."""
@@ -143,6 +149,26 @@ class Space:
         """
         recipes = [self.recipe(values) for values in self._combinations(self._decisive(*_FEATURES, "freeze"))]
         return list({r.features_key: r for r in recipes if r.freeze == "all"}.values())
+
+    def require_dropout(self) -> None:
+        """Raise ValueError where a recipe may come that has no dropout layer at work."""
+        for values in self._combinations(self._decisive("backbone", "freeze", "dropout")):
+            recipe = self.recipe(values)
+            if not recipe.has_dropout:
+                raise ValueError(
+                    f"predict.mc_dropout: {recipe.backbone} with dropout {recipe.dropout:g} has no dropout layer at "
+                    "work, so that all its samples would be equal; set dropout above 0, or leave mc_dropout out"
+                )
+
+    def require_frozen(self) -> None:
+        """Raise ValueError where a recipe may come whose backbone is not frozen."""
+        for values in self._combinations(self._decisive("backbone", "freeze")):
+            recipe = self.recipe(values)
+            if recipe.freeze != "all":
+                raise ValueError(
+                    f"predict.laplace: it is for heads on frozen features, but {recipe.backbone} has freeze "
+                    f"{recipe.freeze:g}; write recipe.freeze: all, or leave laplace out"
+                )
 
     def _decisive(self, *keys: str) -> list[str]:
         """The entries of some keys, and those that decide whether they apply."""
@@ -230,7 +256,7 @@ _SHAPING = ("backbone", "weights", "image_size", "batch_size", "epochs")
 _FEATURES = ("backbone", "weights", "image_size", "input_scaling", "precision", "augment")
 
 _RECIPE = TypeAdapter(Recipe)
-_RECIPE_KEYS = [field.name for field in dataclass_fields(Recipe)]
+_RECIPE_KEYS = [field.name for field in dataclass_fields(Recipe) if field.name != "seed"]
 _DEFAULTS = Recipe().as_dict()
 
 
@@ -248,5 +274,7 @@ def _for_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _require_known(mapping: Mapping[str, Any], where: str) -> None:
     for key in mapping:
+        if key == "seed":
+            raise ValueError(f"{where}.seed: a recipe takes no seed of its own; write seeds: [1, 2, 3] at the top")
         if key not in _RECIPE_KEYS:
             raise ValueError(f"{where}: unknown hyperparameter {key!r}{complaints.nearest(key, _RECIPE_KEYS)}")

@@ -8,15 +8,51 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
-from moa_ray import complaints
+from moa_ray import complaints, stores
+from moa_ray.conformal import Conformal
 from moa_ray.images import Preparation
 from moa_ray.recipe import Recipe, first_look
 from moa_ray.screens.synthetic import Painting
 from moa_ray.screens.translocation import Translocation
 from moa_ray.space import Choice, Space
+from moa_ray.stores import Uri
 
+
+def _place(given: Any) -> Path | Uri:
+    if not isinstance(given, str | Path | Uri):
+        raise ValueError(f"must be a path or a URI, but got {given!r}")
+    return stores.place(given) if isinstance(given, str) else given
+
+
+def _within(place: Path | Uri) -> Path | Uri:
+    if isinstance(place, Uri) and "/" not in place.path:
+        raise ValueError(f"a folder in the bucket must stand there, as in {place / 'runs'}, but got {place}")
+    return place
+
+
+def _folder(given: Any) -> Path:
+    place = _place(given)
+    if isinstance(place, Uri):
+        raise ValueError(f"must be a folder of this machine, but got {place}; what is kept there is used in place")
+    return place
+
+
+Place = Annotated[Path | Uri, PlainValidator(_place), PlainSerializer(str)]
+Folder = Annotated[Path, PlainValidator(_folder), PlainSerializer(str)]
 Channels = Annotated[tuple[str | None, ...], Field(min_length=1, max_length=3)]
 Name = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -32,7 +68,7 @@ class Bbbc021(Section):
     """A folder in BBBC021's own layout: the two CSV tables and the plates' folders or zip files."""
 
     name: Literal["bbbc021"]
-    root: Path
+    root: Place
     channels: Channels = ("Actin", "Tubulin", "DAPI")
 
 
@@ -43,9 +79,15 @@ class Bbbc014(Section):
     """
 
     name: Literal["bbbc014"]
-    root: Path
+    root: Place
     channels: Channels = (None, "FITC", "DAPI")
     painting: Translocation | None = None
+
+    @model_validator(mode="after")
+    def _is_painted_here(self) -> "Bbbc014":
+        if self.painting is not None:
+            _folder(self.root)
+        return self
 
 
 class Table(Section):
@@ -58,7 +100,7 @@ class Table(Section):
     """
 
     name: Literal["table"]
-    root: Path
+    root: Place
     fields: Name
     columns: dict[str, str]
     images: dict[str, str]
@@ -70,7 +112,7 @@ class Synthetic(Section):
     """A screen of painted cells in BBBC021's layout, made at the root when it is not there yet."""
 
     name: Literal["synthetic"]
-    root: Path
+    root: Folder
     channels: Channels = ("Actin", "Tubulin", "DAPI")
     painting: Painting = Field(default_factory=Painting)
 
@@ -78,6 +120,7 @@ class Synthetic(Section):
 class Folds(Section):
     """What is held out: one column, or several of which training shares no value with the held-out group.
 
+    hold_out : see `folds.make_folds`; ``label`` holds out whole labels, see `moa_ray.unknowns`
     search : the folds that a search may look at: one held-out group for each label, all, or a list of groups; the
         others confirm. A grid has no such part: it trains every fold.
     """
@@ -177,6 +220,23 @@ class Optuna(Section):
     screen_with_frozen: Annotated[Screening | None, BeforeValidator(_screening)] = None
 
 
+class Predict(Section):
+    """How often the held-out tiles are predicted besides, to see how sure a network is; null does not.
+
+    mc_dropout : samples, each by a network thinned by its dropout layers; see `moa_ray.mc_dropout`
+    laplace : samples, each by a head drawn around the trained one, where ``freeze: all``; see `moa_ray.laplace`
+    """
+
+    mc_dropout: Annotated[int, Field(ge=2)] | None = None
+    laplace: Annotated[int, Field(ge=2)] | None = None
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """How many samples are wanted, by method."""
+        wanted = {"mc_dropout": self.mc_dropout, "laplace": self.laplace}
+        return {method: count for method, count in wanted.items() if count is not None}
+
+
 class Resources(Section):
     """What each trial gets; ``auto``: one GPU where the cluster has any, else CPUs alone.
 
@@ -207,17 +267,21 @@ def _mode(search: Any) -> Any:
 class Sweep(Section):
     """One sweep file, checked, with every default filled in.
 
+    seeds : of the members of an ensemble, which share the held-out fold and the validation wells: a grid trains every
+        recipe with each, a search every candidate with the first and the winner with all; null trains by `seed` alone
     evaluate_every : the held-out tiles are predicted after each so many epochs, and the last, to draw how accuracy goes
         on; nothing is stopped or chosen by it. null predicts them after the last epoch alone
     reference : published results that the report lays the sweep's beside; see `moa_ray.published`
+    conformal : which sets of labels the report gives for each treatment; see `moa_ray.conformal`. null gives none
     """
 
     study: Name
     seed: Annotated[int, Field(ge=0)] = 0
-    out: Path
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    out: Annotated[Place, AfterValidator(_within)]
     screen: Annotated[Bbbc021 | Bbbc014 | Table | Synthetic, Field(discriminator="name")]
     images: Preparation = Field(default_factory=Preparation)
-    tiles: Path | None = None
+    tiles: Folder | None = None
     folds: Folds = Field(default_factory=Folds)
     validation: Validation | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
@@ -226,9 +290,11 @@ class Sweep(Section):
     )
     aggregate: Literal["median", "mean"] = "median"
     evaluate_every: Annotated[int, Field(ge=1)] | None = None
+    predict: Predict = Field(default_factory=Predict)
     resources: Resources = Field(default_factory=Resources)
     tracking: Tracking = Field(default_factory=Tracking)
     reference: Literal["kensert2019"] | None = None
+    conformal: Conformal | None = Field(default_factory=Conformal)
 
     @model_validator(mode="before")
     @classmethod
@@ -243,6 +309,12 @@ class Sweep(Section):
     def _is_sound(self) -> "Sweep":
         space = self.space
         space.frozen()
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: each must stand once, but got {list(self.seeds)}")
+        if self.predict.mc_dropout is not None:
+            space.require_dropout()
+        if self.predict.laplace is not None:
+            space.require_frozen()
         if self.keep is not None and "backbone" in space.entries and space.entries["backbone"].when:
             raise ValueError(
                 "search.space.backbone.when: backbones that search.screen_with_frozen.keep may drop take no condition"
@@ -265,11 +337,13 @@ class Sweep(Section):
     @property
     def space(self) -> Space:
         """What is searched, and what is fixed beside it."""
-        return Space.read(self.recipe, self.search.space)
+        return Space.read(self.recipe, self.search.space, self.seeds or (None,))
 
     @property
     def recipes(self) -> list[Recipe]:
-        """Every recipe of a grid, in the file's order; of a search one for each tile size, weights and backbone."""
+        """Every recipe of a grid, in the file's order, with each seed; of a search one for each tile size, weights and
+        backbone.
+        """
         return self.space.grid() if isinstance(self.search, Grid) else self.space.representatives()
 
     @property
@@ -313,8 +387,11 @@ class Sweep(Section):
 
     @property
     def tile_folder(self) -> Path:
-        """The folder of tile stores: beside OUT unless the file says otherwise, so that sweeps share them."""
-        return self.tiles or self.out.parent / "tiles"
+        """The folder of tile stores: beside OUT unless the file says otherwise, so that sweeps share them.
+
+        Of an OUT in an object store it is beside this machine's copy.
+        """
+        return self.tiles or stores.folder(self.out).parent / "tiles"
 
     def as_yaml(self) -> str:
         """The sweep as it was run, every default filled in."""

@@ -17,14 +17,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import examples, tiles
+from moa_ray import copies, examples, tiles
 from moa_ray.command import in_bytes
+from moa_ray.downloads import Progress
 from moa_ray.folds import Fold, make_folds, unscored, validation_split
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Problem, Screen, bbbc014, bbbc021, check_hold_out, synthetic, table, translocation
 from moa_ray.selection import search_order
 from moa_ray.space import Choice, Entry
 from moa_ray.spec import Bbbc014, Bbbc021, Grid, Sweep, Table
+from moa_ray.stores import Uri
 from moa_ray.tables import COMPOUND, FIELD_KEY, LABEL, PLATE, TREATMENT, WELL_KEY, metadata_columns
 from moa_ray.tiles import Features, TileStore
 
@@ -53,14 +55,15 @@ class Material:
         parts = self.folds[fold].split(self.table)
         train, validation = parts.train, parts.train[:0]
         if self.validation_share is not None and fold not in self.confirm:
+            # Not by the member: all of an ensemble watch the same wells.
             rng = np.random.default_rng(self.seeds(fold))
             fit, watched = validation_split(self.table.iloc[train], self.validation_share, rng)
             train, validation = train[fit], train[watched]
         return {"train": train, "validation": validation, "test": parts.test}
 
-    def seeds(self, fold: str) -> list[int]:
-        """What a trial's draws are seeded with: the study's seed and the fold's name."""
-        return [self.seed, zlib.crc32(fold.encode())]
+    def seeds(self, fold: str, member: int | None = None) -> list[int]:
+        """What a trial's draws are seeded with: the study's seed, the fold's name, and of an ensemble the member's."""
+        return [self.seed, zlib.crc32(fold.encode()), *([] if member is None else [member])]
 
     def labels(self) -> NDArray[np.int64]:
         """Class index of every row of the arrays, -1 where no tile of the table lies."""
@@ -80,9 +83,12 @@ class Study:
     problems: tuple[Problem, ...]
 
     @classmethod
-    def open(cls, sweep: Sweep) -> "Study":
-        """Open the screen and make the folds; problems of the data are gathered, not raised."""
-        screen = _open_screen(sweep)
+    def open(cls, sweep: Sweep, progress: Callable[[Progress], None] = lambda progress: None) -> "Study":
+        """Open the screen and make the folds; problems of the data are gathered, not raised.
+
+        progress : called while the files of a screen are fetched that lies in an object store
+        """
+        screen = _open_screen(sweep, copies.fetch(sweep.screen.root, progress))
         folds = make_folds(screen.labelled, sweep.folds.hold_out)
         problems = [*screen.problems, *check_hold_out(screen.fields, folds[0].column)] if folds else screen.problems
         return cls(sweep, screen, tuple(folds), tuple(problems))
@@ -131,7 +137,9 @@ class Study:
         if not self.trained_folds:
             errors.append("folds: none can be trained: " + "; ".join(f"{f.name}: {f.excluded}" for f in self.folds))
         if errors:
-            raise ValueError("\n".join([f"{self.screen.root}: the data cannot be swept:", *(f"  {e}" for e in errors)]))
+            raise ValueError(
+                "\n".join([f"{self.sweep.screen.root}: the data cannot be swept:", *(f"  {e}" for e in errors)])
+            )
 
     def prepare(self, progress: Callable[[int, int], None], crew: tiles.Crew | None = None) -> TileStore:
         """The screen's tiles, from the store where they are whole and up to date; else this machine's cores make them.
@@ -199,13 +207,14 @@ class Study:
         excluded = [fold for fold in self.folds if fold.excluded is not None]
         lines = [
             f"study        {self.sweep.study}: {self.sweep.out}",
-            f"screen       {self.screen.name} at {self.screen.root}: {_count(labelled)}",
+            f"screen       {self.screen.name} at {self.sweep.screen.root}: {_count(labelled)}",
             f"controls     {len(self.screen.controls)} fields of "
             f"{self.screen.controls.groupby(WELL_KEY).ngroups} wells on {self.screen.controls[PLATE].nunique()} plates",
             *self._describe_candidates(),
             f"folds        {len(self.trained_folds)} (held out: {', '.join(self.sweep.folds.columns)})"
             + (f", {len(excluded)} excluded" if excluded else ""),
             *(f"             {fold.name}: {fold.excluded}" for fold in excluded),
+            *self._describe_unknown(),
             *self._describe_unscored(),
             *self._describe_trials(),
             *self._describe_looks(),
@@ -224,13 +233,31 @@ class Study:
 
     def _describe_candidates(self) -> list[str]:
         if isinstance(self.sweep.search, Grid):
-            named = [f"             {recipe.candidate}: {_words(recipe, self.recipes)}" for recipe in self.recipes]
-            return [f"candidates   {len(self.recipes)}", *named]
+            recipes = list(dict.fromkeys(recipe.ensemble for recipe in self.recipes))
+            named = [f"             {recipe.candidate}: {_words(recipe, recipes)}" for recipe in recipes]
+            return [f"candidates   {len(recipes)}{self._describe_seeds()}", *named]
         settings, space = self.sweep.search, self.sweep.space
         return [
             f"candidates   {settings.candidates}, proposed by Optuna ({settings.sampler}) to better the "
             f"{settings.objective.replace('_', ' ')}; {len(settings.first)} of them given",
             *(f"             {key}: {_entry_words(entry)}" for key, entry in space.entries.items()),
+        ]
+
+    def _describe_seeds(self) -> str:
+        seeds = self.sweep.seeds
+        return "" if seeds is None else f", each with {_plural(len(seeds), 'seed')}: {', '.join(map(str, seeds))}"
+
+    def _describe_unknown(self) -> list[str]:
+        """Where labels are held out, how many treatments are predicted as known ones and how many as unknown."""
+        labelled = self.screen.labelled
+        if not any(fold.column == LABEL for fold in self.folds):
+            return []
+        parts = [(fold.scored(labelled), fold.split(labelled).test) for fold in self.trained_folds]
+        known = labelled.iloc[[row for scored, _ in parts for row in scored]]
+        unknown = labelled.iloc[[row for scored, test in parts for row in np.setdiff1d(test, scored)]]
+        return [
+            f"unknown      {_held_out(unknown)} held out with their whole label, "
+            f"{_held_out(known)} held out beside them as known ones"
         ]
 
     def _describe_unscored(self) -> list[str]:
@@ -244,11 +271,14 @@ class Study:
             return [f"trials       {len(self.trials)}, and as many trainings at most", f"epochs       {epochs} at most"]
         search, confirm = len(self.search_folds), len(self.confirm_folds)
         trials = settings.candidates * search + (1 + settings.confirm) * confirm
+        others = self.sweep.space.seeds[1:]
+        trials += len(others) * (search + confirm)
         longest = max(recipe.epochs for recipe in self.recipes)
         first = min(search, settings.race.first_folds) if settings.race else search
         return [
             f"search       {search} folds, the first {first} for every candidate: {', '.join(self.search_folds)}",
             f"confirm      {confirm} folds, for the winner and {settings.confirm} runners-up",
+            *([f"ensemble     the winner with {_plural(len(others), 'more seed')}, on all folds"] if others else []),
             f"trials       {trials}, and as many trainings at most; fewer, since folds race",
             f"epochs       {trials * longest} at most",
         ]
@@ -298,20 +328,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _open_screen(sweep: Sweep) -> Screen:
+def _open_screen(sweep: Sweep, root: Path) -> Screen:
     settings = sweep.screen
+    source = settings.root if isinstance(settings.root, Uri) else None
     if isinstance(settings, Table):
-        return table.open_screen(
-            settings.root, settings.fields, settings.columns, settings.images, settings.control, settings.channels
+        screen = table.open_screen(
+            root, settings.fields, settings.columns, settings.images, settings.control, settings.channels
         )
-    if isinstance(settings, Bbbc021):
-        return bbbc021.open_screen(settings.root, settings.channels)
-    if isinstance(settings, Bbbc014):
+    elif isinstance(settings, Bbbc021):
+        screen = bbbc021.open_screen(root, settings.channels)
+    elif isinstance(settings, Bbbc014):
         if settings.painting is not None:
-            translocation.paint(settings.root, settings.painting)
-        return bbbc014.open_screen(settings.root, settings.channels)
-    synthetic.paint(settings.root, settings.painting)
-    return replace(bbbc021.open_screen(settings.root, settings.channels), name="synthetic")
+            translocation.paint(root, settings.painting)
+        screen = bbbc014.open_screen(root, settings.channels)
+    else:
+        synthetic.paint(root, settings.painting)
+        screen = replace(bbbc021.open_screen(root, settings.channels), name="synthetic")
+    return replace(screen, source=source)
 
 
 def _weight_files(recipes: list[Recipe]) -> list[str]:
@@ -336,6 +369,13 @@ def _count(labelled: pd.DataFrame) -> str:
         f"{len(labelled)} fields of {labelled.groupby(WELL_KEY).ngroups} treated wells, "
         f"{labelled.groupby(TREATMENT).ngroups} treatments, {labelled[COMPOUND].nunique()} compounds, "
         f"{labelled[LABEL].nunique()} labels"
+    )
+
+
+def _held_out(fields: pd.DataFrame) -> str:
+    return (
+        f"{_plural(fields.groupby(TREATMENT).ngroups, 'treatment')} of "
+        f"{_plural(fields[COMPOUND].nunique(), 'compound')}"
     )
 
 

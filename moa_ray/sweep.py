@@ -6,10 +6,11 @@ The same command run again does only what is missing.
 """
 
 import argparse
+import itertools
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from moa_ray import cluster, command, ledger, metrics, report, screening, spec, tracking, tuning
+from moa_ray import cluster, command, ledger, metrics, report, screening, spec, tracking, tuning, unknowns
 from moa_ray.ledger import SETTLED, Ledger, Proposal, Result
-from moa_ray.progress import Board, features_progress, field_progress
+from moa_ray.mirror import Mirror
+from moa_ray.progress import Board, download_progress, features_progress, field_progress
 from moa_ray.proposals import Journal, Proposer
 from moa_ray.race import Assignment, Grid, Plan, Race, Standing, loss
 from moa_ray.recipe import Recipe
@@ -45,58 +47,72 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    """Load, open, plan, prepare, search, report."""
+    """Load, open, plan, and run."""
     console = Console(highlight=False, soft_wrap=True)
     sweep = spec.load(arguments.sweep, arguments.overrides)
     if arguments.fresh:
         sweep = sweep.model_copy(update={"out": ledger.fresh(sweep.out)})
-    study = Study.open(sweep)
+    with download_progress(console) as progress:
+        study = Study.open(sweep, progress)
     if arguments.plan:
         print(study.describe())
         return command.DONE
     study.require_sound()
-
-    def warn(sentence: str) -> None:
-        console.print(f"warning: {sentence}", markup=False)
-
     for warning in study.warnings:
-        warn(warning)
-    with field_progress(console) as progress, cluster.preparers(arguments.address, study.screen, warn) as crew:
+        _warn(console, warning)
+    with Mirror(sweep.out, partial(_warn, console)) as mirror:
+        written = _run_study(study, mirror, arguments.address, console)
+    console.print(written.headline, markup=False)
+    console.print(
+        f"report: {sweep.out / 'report.html'}\nruns:   {tracking.ui_command(mirror.folder, sweep.tracking.uri)}",
+        markup=False,
+    )
+    return command.DONE if written.finished and mirror.complete else command.FAILED
+
+
+def _run_study(study: Study, mirror: Mirror, address: str | None, console: Console) -> report.Written:
+    """Prepare, search, report."""
+    warn = partial(_warn, console)
+    with field_progress(console) as progress, cluster.preparers(address, study.screen, warn) as crew:
         store = study.prepare(progress, crew)
-    book = Ledger(sweep.out)
-    book.open(sweep, study.record(store, _as_typed()))
-    tracker = _tracker(book, sweep, console)
+    book = Ledger(study.sweep.out, mirror.send)
+    book.open(study.sweep, study.record(store, _as_typed()))
+    mirror.claim()
+    tracker = _tracker(book, study.sweep, warn)
     try:
-        _search(study, store, book, tracker, arguments.address, console)
-        written = report.write(sweep.out)
+        _search(study, store, book, tracker, address, console)
+        written = report.write(study.sweep.out)
         _hand_over(tracker, written)
     except BaseException:
         tracker.interrupt()
         raise
-    console.print(written.headline, markup=False)
-    console.print(
-        f"report: {sweep.out / 'report.html'}\nruns:   {tracking.ui_command(sweep.out, sweep.tracking.uri)}",
-        markup=False,
-    )
-    return command.DONE if written.finished else command.FAILED
+    return written
 
 
 def _search(
     study: Study, store: TileStore, book: Ledger, tracker: Tracker, address: str | None, console: Console
 ) -> None:
-    """Run the trials that the ledger lacks: those of the first look, which may drop backbones, before all others."""
-    looks = _looks(study, book, tracker, console)
-    job = None if looks else _job(study, book, tracker, console)
-    if looks is None and job is None:
+    """Run the trials that the ledger lacks."""
+    jobs = _jobs(study, book, tracker, console)
+    first = next(jobs, None)
+    if first is None:
         return
     with cluster.connect(address):
         settings = study.sweep.resources
         slots = cluster.slots(settings.cpus, settings.gpus, settings.concurrent, open_cluster=address is not None)
-        if looks is not None:
-            _run(looks, study, store, slots, console)
-            job = _job(study, book, tracker, console)
-        if job is not None:
+        for job in itertools.chain([first], jobs):
             _run(job, study, store, slots, console)
+
+
+def _jobs(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Iterator["Job"]:
+    """What is left to do, one job after the other: each follows from what those before wrote into the ledger.
+
+    The first look, which may drop backbones, then what the sweep is about, then the other members of a search's winner.
+    """
+    for stage in (_looks, _job, _members):
+        job = stage(study, book, tracker, console)
+        if job is not None:
+            yield job
 
 
 @dataclass(frozen=True)
@@ -149,7 +165,33 @@ def _job(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Job 
     if plan is None:
         return None
     scheduler = _scheduler(study, plan, book, settled)
-    return Job(plan, study.recipes, study.sweep.frozen, recorder, len(mine), scheduler)
+    # Further members of an earlier winner are no trials of the race.
+    first = study.sweep.space.seeds[0]
+    done = [one for one in mine if isinstance(plan, Grid) or one.recipe.get("seed") == first]
+    return Job(plan, study.recipes, study.sweep.frozen, recorder, len(done), scheduler)
+
+
+def _members(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Job | None:
+    """The other members of a search's winner, on all folds; None where nothing of them is left."""
+    sweep, others = study.sweep, study.sweep.space.seeds[1:]
+    if not isinstance(sweep.search, Optuna) or not others:
+        return None
+    settled, proposals = book.settled(), book.proposals()
+    measure = loss(sweep.search.objective, sweep.aggregate, book.table("predictions", settled.values()))
+    folds = study.search_folds, study.confirm_folds
+    ranking = Race.replay(sweep.search, *folds, measure, proposals, settled.values()).ranking
+    if not ranking:
+        return None
+    winner = next(proposal.recipe for proposal in proposals if proposal.recipe.candidate == ranking[0])
+    trials = [(replace(winner, seed=seed), fold.name) for seed in others for fold in study.trained_folds]
+    todo = [(member, fold) for member, fold in trials if (member.candidate, fold) not in settled]
+    if not todo:
+        return None
+    seeds = ", ".join(map(str, others))
+    console.print(f"ensemble: {winner.candidate} with seeds {seeds}, on {len(study.trained_folds)} folds", markup=False)
+    recorder, done = Recorder(book, tracker, Leader(sweep.aggregate)), len(trials) - len(todo)
+    frozen = [winner] if winner.freeze == "all" else []
+    return Job(Grid(todo, sweep.resources.retries, done), [winner], frozen, recorder, done)
 
 
 def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console: Console) -> None:
@@ -163,6 +205,7 @@ def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console
         tiles_share=study.sweep.resources.tiles_on_device,
         evaluate_every=study.sweep.evaluate_every,
         aggregate=study.sweep.aggregate,
+        samples=study.sweep.predict.samples,
     )
     exact = not isinstance(job.plan, Race)
     with Board(console, lambda: job.plan.at_most, job.done, job.recorder.leader.words, exact) as board:
@@ -242,6 +285,7 @@ class Leader:
 
     def add(self, predictions: pd.DataFrame) -> None:
         """Count finished trials, each by itself."""
+        predictions = unknowns.known(predictions)
         if predictions.empty:
             return
         table = metrics.treatments(predictions, self._how, apart=True)
@@ -294,10 +338,11 @@ class Recorder:
             journal.update(race.standings)
 
 
-def _tracker(book: Ledger, sweep: Sweep, console: Console) -> Tracker:
-    def warn(sentence: str) -> None:
-        console.print(f"warning: {sentence}", markup=False)
+def _warn(console: Console, sentence: str) -> None:
+    console.print(f"warning: {sentence}", markup=False)
 
+
+def _tracker(book: Ledger, sweep: Sweep, warn: Callable[[str], None]) -> Tracker:
     tracker = Tracker(book, sweep.tracking.experiment or sweep.study, sweep.tracking.uri, sweep.study, warn)
     tracker.begin(tracking.flat(sweep.model_dump(mode="json")))
     return tracker

@@ -29,6 +29,11 @@ FOLD = "fold"
 CANDIDATE = "candidate"
 BACKBONE = "backbone"
 
+# Of predictions that are drawn several times: how, and the number of the draw (of an ensemble the member's seed).
+METHOD = "method"
+SAMPLE = "sample"
+SEED = "seed"
+
 METADATA_PREFIX = "Metadata_"
 PATH_PREFIX = "Path_"
 PROBABILITY_PREFIX = "prob_"

@@ -36,9 +36,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray.images import Curve, Moments, Preparation, field_tiles, resize_area, settle_process, sized
+from moa_ray.images import Curve, Moments, Preparation, field_tiles, settle_process, sized
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Screen, read_field
+from moa_ray.stores import Place
 from moa_ray.tables import CONTROL, FIELD_KEY, LABEL, PLATE, TILE_KEY, WEEK, require_unique
 
 _VERSION = 2  # raise it when the same settings give other tiles than before
@@ -53,6 +54,9 @@ _Made = TypeVar("_Made")
 class Crew(Protocol):
     """Workers that the fields of a screen are spread over."""
 
+    def root(self, screen: Screen) -> Place:
+        """Where the workers read the screen's files."""
+
     def map(self, work: Callable[[_Job], _Made], jobs: Iterable[_Job]) -> Generator[_Made | ValueError, None, None]:
         """What becomes of each job, in the order of the jobs, never more in flight than keeps the workers busy.
 
@@ -65,6 +69,10 @@ class Threads:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
+
+    def root(self, screen: Screen) -> Place:
+        """See `Crew`."""
+        return screen.root.resolve()
 
     def map(self, work: Callable[[_Job], _Made], jobs: Iterable[_Job]) -> Generator[_Made | ValueError, None, None]:
         """See `Crew`."""
@@ -233,7 +241,7 @@ def _make(
     parts.mkdir(parents=True, exist_ok=True)
     count = _Count(len(_used_controls(screen, preparation)) + len(screen.labelled), progress)
     curves = _curves(screen, preparation, _control_moments(screen, preparation, parts, crew, count))
-    recipe = _Recipe(screen.root.resolve(), screen.channels, preparation, sizes)
+    recipe = _Recipe(crew.root(screen), screen.channels, preparation, sizes)
     unreadable: list[str] = []
     with _Growing(store, sizes) as growing:
         finished = screen.labelled[PLATE].isin(growing.plates)
@@ -282,7 +290,7 @@ _Tiles = list[tuple[str, dict[int, NDArray[np.uint8]]]]
 class _Recipe:
     """How a field becomes tiles, by name and image size."""
 
-    root: Path
+    root: Place
     channels: tuple[str | None, ...]
     preparation: Preparation
     sizes: list[int]
@@ -292,18 +300,17 @@ class _Recipe:
         settle_process()
         planes = read_field(self.root, locations)
         return [
-            (name, {size: self._network_input(tile, size) for size in self.sizes})
-            for name, tile in field_tiles(planes, self.preparation, curves)
+            (name, {size: self._network_input(tile) for size, tile in by_size.items()})
+            for name, by_size in field_tiles(planes, self.preparation, curves, self.sizes)
         ]
 
-    def _network_input(self, tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-        """The tile resized, its channels at their places among the network's three, zeros elsewhere."""
-        resized = resize_area(tile, size)
+    def _network_input(self, tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The tile with its channels at their places among the network's three, zeros elsewhere."""
         used = [index for index, channel in enumerate(self.channels) if channel is not None]
         if used == [0, 1, 2]:
-            return resized
-        whole = np.zeros((size, size, 3), dtype=np.uint8)
-        whole[..., used] = resized
+            return tile
+        whole = np.zeros((*tile.shape[:2], 3), dtype=np.uint8)
+        whole[..., used] = tile
         return whole
 
 
@@ -429,7 +436,7 @@ def _used_controls(screen: Screen, preparation: Preparation) -> pd.DataFrame:
 class _Measure:
     """How a control field becomes moments."""
 
-    root: Path
+    root: Place
     preparation: Preparation
 
     def __call__(self, locations: list[str]) -> Moments:
@@ -449,7 +456,7 @@ def _control_moments(
     count.add(int(finished.sum()))
     # In the order of the keys, so that rounding does not depend on the order of the table.
     fields = controls[~finished].sort_values(FIELD_KEY)
-    work = _Measure(screen.root.resolve(), preparation)
+    work = _Measure(crew.root(screen), preparation)
     unreadable: list[str] = []
     with closing(crew.map(work, fields[screen.path_columns].to_numpy().tolist())) as results:
         for plate, of_plate in fields.groupby(PLATE):

@@ -36,8 +36,9 @@ def uri(out: Path, configured: str | None) -> str:
 
 
 def ui_command(out: Path, configured: str | None) -> str:
-    """The command that shows the runs."""
-    return f"mlflow ui --backend-store-uri {uri(out, configured)}"
+    """The command that shows the runs; of a server, which shows them itself, its address."""
+    store = uri(out, configured)
+    return store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
 
 
 class Tracker:
@@ -60,7 +61,7 @@ class Tracker:
 
     def trial(self, result: Result) -> None:
         """Send one trial."""
-        self._ask("trial", dataclasses.replace(result, predictions=None))
+        self._ask("trial", dataclasses.replace(result, predictions=None, samples=None))
 
     def lacking(self, candidates: Iterable[str]) -> list[str]:
         """The candidates of which not all is sent, once all that was asked before is done; none without MLflow."""

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import models
+from moa_ray import laplace, models
+from moa_ray.mc_dropout import Thinning
 from moa_ray.recipe import Recipe
 
 Rows = NDArray[np.int64]
@@ -148,12 +149,11 @@ class Trainer:
         """Begin a trial: every weight, optimizer and random state is set from the recipe and the seed alone."""
         array = self._held(recipe)
         if self._model is None or recipe.signature != self._signature:
-            self._model = None
+            self._model, self._compiled = None, Compiled()
             keras.utils.clear_session()
             gc.collect()
             self._model = _compile(recipe, len(self._data.classes), array)
             self._fresh = {v.path: np.array(v) for v in _with_fixed_start(self._model)}
-            self._compiled: dict[int, Any] = {}
             self._signature = recipe.signature
         _assign(self._model, self._fresh, self._weights(recipe), np.random.default_rng([*seed, 0]))
         _assign_hyperparameters(self._model, recipe)
@@ -187,11 +187,22 @@ class Trainer:
         return self._backbone[1]
 
 
+@dataclass
+class Compiled:
+    """What is compiled of one model besides itself, when it is first wanted.
+
+    epochs : an epoch of a head, by its batches; folds differ by few
+    thinning : the model as Monte Carlo dropout samples it
+    """
+
+    epochs: dict[int, Any] = field(default_factory=dict)
+    thinning: Thinning | None = None
+
+
 class Training:
     """One trial under way.
 
     looked_up : whether the model takes rows of what it holds, instead of pixels
-    compiled : what an epoch of the model is compiled to, by its batches; folds differ by few
     """
 
     def __init__(
@@ -202,7 +213,7 @@ class Training:
         split: Split,
         seed: Sequence[int],
         looked_up: bool,
-        compiled: dict[int, Any],
+        compiled: Compiled,
     ) -> None:
         self._compiled = compiled
         self._model, self._data, self._recipe, self._split, self._seed = model, data, recipe, split, seed
@@ -243,9 +254,9 @@ class Training:
         batches = len(parts[0]["x"]) // self._recipe.batch_size
         # An epoch of a head is one call of what is compiled: its steps are shorter than calls.
         self._model.steps_per_execution = batches
-        self._model.train_function = self._compiled.get(batches)
+        self._model.train_function = self._compiled.epochs.get(batches)
         self._model.make_train_function()
-        self._compiled[batches] = self._model.train_function
+        self._compiled.epochs[batches] = self._model.train_function
         joined = {name: np.concatenate([part[name] for part in parts]) for name in ("x", "y", "sample_weight")}
         sizes = {"batch_size": self._recipe.batch_size, "steps_per_epoch": batches, "epochs": len(parts)}
         return {**joined, **sizes}
@@ -270,18 +281,45 @@ class Training:
         if not len(rows):
             return np.zeros((0, len(self._data.classes)), dtype=np.float32)
         probabilities = self._probabilities(**self._to_predict(rows))
-        trimmed: NDArray[np.float32] = np.asarray(probabilities[: len(rows)], dtype=np.float32)
-        if not np.isfinite(trimmed).all():
+        return self._finite(np.asarray(probabilities[: len(rows)], dtype=np.float32))
+
+    def samples(self, method: str, rows: Rows, draws: int) -> NDArray[np.float32]:
+        """Probabilities drawn several times, (draws, len(rows), n_classes), seeded as the trial is.
+
+        method : ``mc_dropout``, or ``laplace`` for a head on frozen features
+        Raises Diverged as `predict` does.
+        """
+        if not len(rows):
+            return np.zeros((draws, 0, len(self._data.classes)), dtype=np.float32)
+        taken = {"mc_dropout": self._thinned, "laplace": self._redrawn}[method](rows, draws)
+        return self._finite(taken)
+
+    def _thinned(self, rows: Rows, draws: int) -> NDArray[np.float32]:
+        if self._compiled.thinning is None:
+            self._compiled.thinning = Thinning(self._model)
+        rng = np.random.default_rng([*self._seed, 0, 2])
+        batches = _batches(**self._to_predict(rows))
+        return self._compiled.thinning.predict(batches, draws, rng)[:, : len(rows)]
+
+    def _redrawn(self, rows: Rows, draws: int) -> NDArray[np.float32]:
+        """Of heads around the trained one, on the tiles as they are."""
+        features = self._data.features[self._recipe.features_key][0]
+        head, train = self._model.get_layer("probabilities"), self._split.train
+        counted = self._weights[self._data.labels[train]]
+        posterior = laplace.fit(features[train], counted, np.asarray(head.kernel), np.asarray(head.bias))
+        return posterior.predict(features[rows], draws, np.random.default_rng([*self._seed, 0, 3]))
+
+    def _finite(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not np.isfinite(probabilities).all():
             raise Diverged(self._epoch)
-        return trimmed
+        return probabilities
 
     def _probabilities(self, x: Any, **sizes: int) -> NDArray[np.float32]:
         if self._recipe.freeze != "all":
             probabilities: NDArray[np.float32] = self._model.predict(x, **sizes, verbose=0)
             return probabilities
         # A head is done before `predict` has begun.
-        batches = np.split(x, len(x) // sizes["batch_size"])
-        return np.concatenate([np.asarray(self._model.predict_on_batch(rows)) for rows in batches])
+        return np.concatenate([np.asarray(self._model.predict_on_batch(rows)) for rows in _batches(x, **sizes)])
 
     def _to_fit(self, rows: Rows) -> dict[str, Any]:
         size = self._recipe.batch_size
@@ -334,6 +372,15 @@ def _filled(rows: Rows, size: int) -> Rows:
     """Rows for batches of one same size: the last one is filled up from the beginning."""
     filled: Rows = np.resize(rows, math.ceil(len(rows) / size) * size)
     return filled
+
+
+def _batches(x: Any, batch_size: int | None = None) -> Iterator[Any]:
+    """What `predict` is given, batch by batch: an array, or what gives its batches itself."""
+    if batch_size is not None:
+        yield from np.split(x, len(x) // batch_size)
+    else:
+        for number in range(len(x)):
+            yield x[number][0]
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]

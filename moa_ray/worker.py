@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import metrics, process
+from moa_ray import metrics, process, unknowns
 from moa_ray.recipe import Recipe
 from moa_ray.study import Material
-from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, metadata_columns, probability_column
+from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, METHOD, SAMPLE, metadata_columns, probability_column
 
 # What a step returns: the epoch that it did, and with the last one how the trial ended.
 EPOCH, OUTCOME = "epoch", "outcome"
@@ -41,6 +41,7 @@ class Bench:
     tiles_share : share of its GPU memory that tiles may take
     evaluate_every : the held-out tiles are predicted after each so many epochs, too; None for after the last alone
     aggregate : how tiles become treatments then
+    samples : how often the held-out tiles are predicted besides after the last epoch, by method
     """
 
     material: Material
@@ -50,6 +51,7 @@ class Bench:
     tiles_share: float = 0.5
     evaluate_every: int | None = None
     aggregate: metrics.How = "median"
+    samples: Mapping[str, int] = field(default_factory=dict)
 
 
 class Worker:
@@ -163,7 +165,9 @@ class _Session:
                 epoch = dataclasses.asdict(next(self._epochs))
                 self._history.append(epoch)
                 predictions = self._predicted(epoch)
-            outcome = None if predictions is None else {"status": "finished", "predictions": predictions}
+            outcome = None
+            if predictions is not None:
+                outcome = {"status": "finished", "predictions": predictions, "samples": self._samples()}
         except Diverged as error:
             epoch, outcome = None, {"status": "diverged", "error": str(error)}
         except Exception as error:
@@ -187,7 +191,8 @@ class _Session:
         positions = self._material.split(self._fold)
         self._test = self._material.table.iloc[positions["test"]]
         split = Split(**{part: rows[index] for part, index in positions.items()})
-        self._training = self._trainer.start(self._recipe, split, self._material.seeds(self._fold))
+        seeds = self._material.seeds(self._fold, self._recipe.seed)
+        self._training = self._trainer.start(self._recipe, split, seeds)
         self._epochs = self._training.epochs(self._bench.evaluate_every)
 
     def _new_trainer(self) -> Any:
@@ -213,21 +218,38 @@ class _Session:
         if not done and not evaluated:
             return None
         predictions = self._predictions()
-        if evaluated:
-            scores = metrics.scores(predictions, self._bench.aggregate)
+        scored = unknowns.known(predictions)
+        if evaluated and len(scored):
+            scores = metrics.scores(scored, self._bench.aggregate)
             epoch["held_out_accuracy"] = scores["treatment_accuracy"]
             epoch["held_out_tile_accuracy"] = scores["tile_accuracy"]
         return predictions if done else None
 
     def _predictions(self) -> pd.DataFrame:
         """One row a held-out tile: its metadata, the fold, the candidate, and a probability for each label."""
+        probabilities = self._training.predict(self._test["row"].to_numpy())
+        return pd.concat([self._named(), self._labelled(probabilities)], axis=1)
+
+    def _samples(self) -> pd.DataFrame | None:
+        """One row a held-out tile and sample: as the predictions are, with the method and the sample's number."""
+        rows, named, tables = self._test["row"].to_numpy(), self._named(), []
+        for method, draws in self._bench.samples.items():
+            if not _can_be_sampled(self._recipe, method):
+                continue
+            drawn = self._training.samples(method, rows, draws)
+            keys = named.iloc[np.tile(np.arange(len(named)), draws)].reset_index(drop=True)
+            keys = keys.assign(**{METHOD: method, SAMPLE: np.repeat(np.arange(draws), len(named))})
+            tables.append(pd.concat([keys, self._labelled(drawn.reshape(-1, drawn.shape[-1]))], axis=1))
+        return pd.concat(tables, ignore_index=True) if tables else None
+
+    def _named(self) -> pd.DataFrame:
+        """What names the held-out tiles and who predicts them."""
         keys = self._test[metadata_columns(self._test)].reset_index(drop=True)
         names = {FOLD: self._fold, CANDIDATE: self._recipe.candidate, BACKBONE: self._recipe.backbone}
-        probabilities = pd.DataFrame(
-            self._training.predict(self._test["row"].to_numpy()),
-            columns=[probability_column(label) for label in self._material.classes],
-        )
-        return pd.concat([keys.assign(**names), probabilities], axis=1)
+        return keys.assign(**names)
+
+    def _labelled(self, probabilities: NDArray[np.float32]) -> pd.DataFrame:
+        return pd.DataFrame(probabilities, columns=[probability_column(label) for label in self._material.classes])
 
     def _failure(self, error: Exception) -> dict[str, Any]:
         text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
@@ -239,6 +261,11 @@ class _Session:
                 f"resources.gpus, which is {self._bench.gpus:g}, or lower batch_size\n{text}"
             )
         return {"status": "out_of_memory", "error": text}
+
+
+def _can_be_sampled(recipe: Recipe, method: str) -> bool:
+    """Whether a method says anything of a recipe. A sweep's own recipes all can be; heads of a first look need not."""
+    return {"mc_dropout": recipe.has_dropout, "laplace": recipe.freeze == "all"}[method]
 
 
 def is_out_of_memory(error: Exception) -> bool:

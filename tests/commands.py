@@ -43,6 +43,14 @@ def until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> No
         time.sleep(0.02)
 
 
+def until_true(condition: Callable[[], bool]) -> None:
+    """Wait for what a thread of this process does."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
 def killed(sweep: Path, out: Path, after: int, *more: str) -> None:
     """A sweep whose driver is killed once some trials have ended."""
     process = start(sweep, f"out={out}", *more)

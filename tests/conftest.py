@@ -2,9 +2,14 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from buckets import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -25,3 +30,29 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data at {folder}; set MOA_RAY_SHARED to the folder that holds data/ and weights/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> "Iterator[Server]":
+    """An S3 server of this machine; only tests that ask for it need moto."""
+    from buckets import Server
+
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: "Server", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Server":
+    """The same with credentials for it, an empty bucket `ours`, and a cache of this test's own."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    s3_server.system.create_dir("ours")
+    s3_server.system.delete_dir_contents("ours")
+    return s3_server

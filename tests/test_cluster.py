@@ -6,17 +6,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray
 import yaml
+from buckets import Server
+from pyarrow import fs
 from ray.cluster_utils import Cluster
 
-from moa_ray import cluster
+from moa_ray import cluster, copies
 from moa_ray.images import Preparation
 from moa_ray.screens import Screen, bbbc021
 from moa_ray.screens.synthetic import Painting, paint
+from moa_ray.stores import Uri, place
 from moa_ray.tiles import Threads, prepare
 
 pytestmark = pytest.mark.ray
@@ -103,6 +107,22 @@ def test_all_nodes_work_and_results_keep_the_order_of_the_jobs(screen: Screen, t
     folder.mkdir()
     assert set(crew(screen).map(where(folder, together=3), range(12))) == set(node_ids())
     assert list(crew(screen).map(lambda job: job * job, range(12))) == [job * job for job in range(12)]
+
+
+@pytest.mark.usefixtures("joined")
+def test_nodes_read_a_screen_in_its_bucket_and_need_no_copy(s3: Server, screen: Screen, tmp_path: Path) -> None:
+    fs.copy_files(str(screen.root), "ours/painted", destination_filesystem=s3.system)
+    source = place(s3.uri("ours/painted") + "&anonymous=true")
+    assert isinstance(source, Uri)
+    copy = replace(screen, root=copies.fetch(source, lambda progress: None), source=source)
+    settings = Preparation(), [16]
+    alone = prepare(copy, *settings, tmp_path / "alone", Threads(2), lambda done, total: None)
+    first = screen.fields["Path_Actin"].iloc[0]
+    for image in copy.root.rglob("*.tif"):
+        if image != copy.root / first:
+            image.unlink()
+    spread = prepare(copy, *settings, tmp_path / "spread", crew(copy), lambda done, total: None)
+    assert spread.file(16).read_bytes() == alone.file(16).read_bytes()
 
 
 @pytest.mark.usefixtures("joined")

@@ -139,6 +139,14 @@ def test_treatments_left_by_the_official_tables(official: pd.DataFrame, hold_out
     assert pd.concat(tested).groupby(TREATMENT).ngroups == treatments
 
 
+def test_every_official_treatment_is_known_once_where_labels_are_held_out(official: pd.DataFrame) -> None:
+    folds = make_folds(official, "label")
+    known = np.concatenate([fold.scored(official) for fold in folds])
+    assert len(folds) == 12
+    assert sorted(known) == list(range(len(official)))
+    assert unscored(official, folds).empty
+
+
 def test_eleven_official_treatments_cannot_be_scored_without_their_week(official: pd.DataFrame) -> None:
     lost = unscored(official, make_folds(official, ["compound", "week"]))
     doses = lost.groupby(COMPOUND)[CONCENTRATION].apply(tuple).to_dict()

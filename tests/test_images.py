@@ -22,12 +22,12 @@ from moa_ray.images import (
     Normalise,
     Preparation,
     anscombe,
-    crop_grid,
+    crops,
     field_tiles,
     image_header,
     is_empty,
     read_image,
-    resize_area,
+    resize_crops,
     resize_plane,
     to_8bit,
 )
@@ -235,26 +235,19 @@ def test_8_bit_equals_a_slow_loop_over_all_channels_together(seed: int, kind: st
     low, high = float(field.min()), float(field.max())
     slow = [[[int((float(v) - low) / (high - low) * 255.0) for v in x] for x in y] for y in field]
     mapped = to_8bit(planes, curves)
-    np.testing.assert_array_equal(mapped, slow)
+    np.testing.assert_array_equal(mapped.swapaxes(1, 2), slow)
     assert (mapped.min(), mapped.max()) == (0, 255)
 
 
 def test_a_field_of_one_value_becomes_zeros() -> None:
     mapped = to_8bit([np.full((2, 2), 7, np.uint16)] * 3, [Curve(anscombe=True)] * 3)
-    assert mapped.shape == (2, 2, 3)
+    assert mapped.shape == (2, 3, 2)
     assert not mapped.any()
 
 
-def test_grid_of_the_paper_is_four_tiles_of_512_by_640() -> None:
-    field = np.arange(1024 * 1280).reshape(1024, 1280, 1)
-    tiles = {(row, column): tile for row, column, tile in crop_grid(field, 2, 2)}
-    assert {tile.shape for tile in tiles.values()} == {(512, 640, 1)}
-    assert tiles[1, 0][0, 0, 0] == 512 * 1280
-
-
-def test_pixels_left_over_belong_to_no_tile() -> None:
-    tiles = [tile[..., 0].tolist() for _, _, tile in crop_grid(np.arange(15).reshape(3, 5, 1), 2, 2)]
-    assert tiles == [[[0, 1]], [[2, 3]], [[5, 6]], [[7, 8]]]
+def test_crops_are_even_and_pixels_left_over_belong_to_none() -> None:
+    parts = crops(np.arange(10).reshape(2, 5), 2)
+    assert [part.tolist() for part in parts] == [[[0, 1], [5, 6]], [[2, 3], [7, 8]]]
 
 
 def test_tile_is_empty_up_to_the_share_and_not_above_it() -> None:
@@ -266,11 +259,16 @@ def test_tile_is_empty_up_to_the_share_and_not_above_it() -> None:
     assert is_empty(np.full((10, 50, 1), 50, np.uint8), above=50, share=0.002)
 
 
+def _resized(tile: np.ndarray, size: int) -> np.ndarray:
+    [resized] = resize_crops(np.ascontiguousarray(tile.swapaxes(1, 2), dtype=np.uint16), 1, size)
+    return resized
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_resizing_averages_areas_and_keeps_the_channel_axis(channels: int) -> None:
     tile = np.random.default_rng(1).integers(0, 256, (8, 16, channels)).astype(np.uint8)
     slow = tile.reshape(4, 2, 4, 4, channels).mean(axis=(1, 3))
-    resized = resize_area(tile, 4)
+    resized = _resized(tile, 4)
     assert resized.shape == (4, 4, channels)
     np.testing.assert_allclose(resized, slow, atol=0.51)
 
@@ -287,13 +285,13 @@ def _slow_shares(length: int, size: int) -> np.ndarray:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(5, 400), st.integers(5, 400), st.integers(1, 5), st.integers(1, 3), st.booleans())
-def test_resizing_to_any_size_averages_areas(height: int, width: int, size: int, channels: int, laid_out: bool) -> None:
-    tile = np.random.default_rng(height).integers(0, 256, (height, channels, width)).astype(np.uint8).swapaxes(1, 2)
+@given(st.integers(5, 400), st.integers(5, 400), st.integers(1, 5), st.integers(1, 3))
+def test_resizing_to_any_size_averages_areas(height: int, width: int, size: int, channels: int) -> None:
+    tile = np.random.default_rng(height).integers(0, 256, (height, width, channels)).astype(np.uint8)
     exact = np.einsum(
         "yh,xw,hwc->yxc", _slow_shares(height, size), _slow_shares(width, size), tile.astype(float), optimize=True
     )
-    resized = resize_area(tile if laid_out else np.ascontiguousarray(tile), size)
+    resized = _resized(tile, size)
     assert (resized.dtype, resized.shape) == (np.uint8, (size, size, channels))
     assert resized.flags.c_contiguous
     np.testing.assert_allclose(resized, exact, atol=0.501)
@@ -316,9 +314,19 @@ def test_field_of_any_shape_is_resized_to_any_other_by_areas(
     np.testing.assert_allclose(resized, down @ plane @ across.T, atol=1e-3 if kind == "float32" else 0.501)
 
 
+def test_crops_of_a_band_are_resized_as_if_each_were_alone() -> None:
+    band = np.random.default_rng(3).integers(0, 256, (40, 2, 61)).astype(np.uint16)
+    alone = [_resized(crop.swapaxes(1, 2), 12) for crop in crops(band, 3)]
+    np.testing.assert_array_equal(resize_crops(band, 3, 12), alone)
+
+
 def test_halves_are_rounded_to_the_even_level() -> None:
     plane = np.array([[0, 1, 1, 2, 65535, 65534]], np.uint16)
     np.testing.assert_array_equal(resize_plane(plane, (1, 3)), [[0, 2, 65534]])
+
+
+def _tiles(planes: list[np.ndarray], preparation: Preparation, curves: list[Curve], size: int) -> dict[str, np.ndarray]:
+    return {name: by_size[size] for name, by_size in field_tiles(planes, preparation, curves, [size])}
 
 
 def test_field_is_resized_before_anything_else() -> None:
@@ -327,11 +335,10 @@ def test_field_is_resized_before_anything_else() -> None:
     whole = Preparation(field_size=(16, 20), empty_share=None)
     resized = [resize_plane(plane, (16, 20)) for plane in planes]
     tiles, expected = (
-        dict(field_tiles(given, preparation, curves))
+        _tiles(given, preparation, curves, 5)
         for given, preparation in ((planes, whole), (resized, Preparation(empty_share=None)))
     )
-    assert {tile.shape for tile in tiles.values()} == {(8, 10, 2)}
-    assert tiles.keys() == expected.keys()
+    assert list(tiles) == list(expected) == ["0-0", "0-1", "1-0", "1-1"]
     assert all((tile == expected[name]).all() for name, tile in tiles.items())
 
 
@@ -343,14 +350,14 @@ def test_one_number_is_both_sides_of_a_field() -> None:
 def test_tiles_of_the_paper_are_resized_as_opencv_does(size: int) -> None:
     tile = np.random.default_rng(size).integers(0, 256, (512, 640, 3)).astype(np.uint8)
     theirs = cv2.resize(tile, (size, size), interpolation=cv2.INTER_AREA)
-    differ = resize_area(tile, size) != theirs
-    np.testing.assert_allclose(resize_area(tile, size), theirs, atol=1)
+    differ = _resized(tile, size) != theirs
+    np.testing.assert_allclose(_resized(tile, size), theirs, atol=1)
     assert differ.mean() < 0.02  # by the rounding of halves
 
 
 def test_a_tile_smaller_than_the_network_wants_is_enlarged() -> None:
     tile = np.repeat(np.arange(0, 200, 50, dtype=np.uint8), 12).reshape(4, 4, 3)
-    enlarged = resize_area(tile, 8)
+    enlarged = _resized(tile, 8)
     assert enlarged.shape == (8, 8, 3)
     assert (enlarged.min(), enlarged.max()) == (0, 150)
 
@@ -360,33 +367,33 @@ def test_a_process_that_is_settled_makes_the_same_tiles() -> None:
     code = (
         "import sys, numpy as np; from moa_ray.images import *; settle_process();"
         "planes = [np.random.default_rng(c).poisson(300, (64, 80)).astype(np.uint16) for c in range(3)];"
-        "tiles = dict(field_tiles(planes, Preparation(), [Curve(True)] * 3));"
-        "sys.stdout.buffer.write(b''.join(resize_area(tile, 16).tobytes() for tile in tiles.values()))"
+        "tiles = dict(field_tiles(planes, Preparation(), [Curve(True)] * 3, [16]));"
+        "sys.stdout.buffer.write(b''.join(tile[16].tobytes() for tile in tiles.values()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    tiles = dict(field_tiles(planes, Preparation(), [Curve(True)] * 3))
-    assert done.stdout == b"".join(resize_area(tile, 16).tobytes() for tile in tiles.values())
+    tiles = _tiles(planes, Preparation(), [Curve(True)] * 3, 16)
+    assert done.stdout == b"".join(tile.tobytes() for tile in tiles.values())
 
 
 def test_field_becomes_named_tiles_without_the_empty_one() -> None:
     plane = np.full((4, 4), 1000, np.uint16)
     plane[:2, :2] = 100  # the darkest quarter maps to 0
-    tiles = dict(field_tiles([plane, plane], Preparation(), [Curve(anscombe=True)] * 2))
+    tiles = _tiles([plane, plane], Preparation(), [Curve(anscombe=True)] * 2, 2)
     assert list(tiles) == ["0-1", "1-0", "1-1"]
     assert all((tile == 255).all() for tile in tiles.values())
 
 
 def test_no_tile_is_dropped_where_the_share_is_null() -> None:
-    tiles = dict(field_tiles([np.full((4, 4), 7, np.uint16)], Preparation(empty_share=None), [Curve(anscombe=True)]))
+    tiles = _tiles([np.full((4, 4), 7, np.uint16)], Preparation(empty_share=None), [Curve(anscombe=True)], 2)
     assert list(tiles) == ["0-0", "0-1", "1-0", "1-1"]
 
 
 def test_range_over_a_tile_stretches_each_tile_by_itself() -> None:
     planes = list(np.moveaxis(np.arange(32, dtype=np.uint16).reshape(4, 4, 2), -1, 0))
     curves = [Curve(anscombe=True)] * 2
-    by_tile = dict(field_tiles(planes, Preparation(range_over="tile"), curves))
+    by_tile = _tiles(planes, Preparation(range_over="tile"), curves, 2)
     assert {int(tile.max()) for tile in by_tile.values()} == {255}
-    by_field = dict(field_tiles(planes, Preparation(), curves))
+    by_field = _tiles(planes, Preparation(), curves, 2)
     assert len({int(tile.max()) for tile in by_field.values()}) > 1
 
 

@@ -108,7 +108,11 @@ def test_other_settings_are_refused_and_named(book: Ledger, tmp_path: Path, over
 
 
 @pytest.mark.parametrize(
-    "override", ["resources.gpus=1", "tracking.uri=sqlite:///x.db", "reference=kensert2019", "resources.retries=5"]
+    "override",
+    [
+        *("resources.gpus=1", "tracking.uri=sqlite:///x.db", "reference=kensert2019", "resources.retries=5"),
+        *("conformal.alphas=[0.3]", "conformal=null"),
+    ],
 )
 def test_where_and_how_fast_may_change(book: Ledger, tmp_path: Path, override: str) -> None:
     book.open(sweep(tmp_path, override), STUDY)
@@ -181,3 +185,48 @@ def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         ledger.write_text(path, "after")
     assert path.read_text() == "before"
+
+
+def test_samples_are_kept_beside_the_predictions(book: Ledger) -> None:
+    samples = pd.DataFrame({"method": "laplace", "sample": [0, 1], "prob_A": [0.25, 0.75]})
+    book.write(result(samples=samples))
+    book.write(result(fold="compound=b"))
+    results = list(book.results())
+    pd.testing.assert_frame_equal(book.load(results[0]).samples, samples)
+    assert book.load(results[1]).samples is None
+    assert list(book.table("samples", results)["fold"]) == ["compound=a"] * 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "before", "now", "goes_on"),
+    [
+        ("grid", [1, 2], [2, 1, 3], True),
+        ("grid", [1, 2], [1], False),
+        ("grid", None, [1], False),
+        ("optuna", [1, 2], [1, 2, 3], True),
+        ("optuna", [1, 2], [2, 1, 3], False),
+        ("optuna", [1, 2], [1], False),
+        ("optuna", None, [1], False),
+    ],
+)
+def test_ensemble_may_grow(tmp_path: Path, mode: str, before: list[int] | None, now: list[int], goes_on: bool) -> None:
+    search = f"search={{mode: {mode}, space: {{learning_rate: [0.1, 0.01]}}}}"
+    first, then = (sweep(tmp_path, search, f"seeds={'null' if seeds is None else seeds}") for seeds in (before, now))
+    book = Ledger(tmp_path / "out")
+    book.open(first, STUDY)
+    for number, recipe in enumerate(first.recipes):
+        book.write(result(recipe.candidate, recipe=recipe.as_dict()))
+        book.propose(Proposal(number, recipe))
+    if goes_on:
+        book.open(then, STUDY)
+    else:
+        with pytest.raises(ValueError, match=r"these differ: .*seeds"):
+            book.open(then, STUDY)
+
+
+def test_other_number_of_samples_is_another_sweep(tmp_path: Path) -> None:
+    book = Ledger(tmp_path / "out")
+    dropout = "recipe.dropout=0.5"
+    book.open(sweep(tmp_path, dropout), STUDY)
+    with pytest.raises(ValueError, match=r"these differ: predict\.mc_dropout"):
+        book.open(sweep(tmp_path, dropout, "predict.mc_dropout=30"), STUDY)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moa_ray import metrics, page, published, selection
+from moa_ray import calibration, comparison, intervals, metrics, page, published, selection
 from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
 
 EVIL = "<script>alert('x')</script>"
@@ -36,12 +36,14 @@ def content(candidates: int = 2, finished: int = 4, wrong: int = 1) -> page.Cont
     history = table.loc[table["status"] == "finished", ["candidate", "fold"]].assign(
         backbone="A", weights="random", epoch=1, accuracy=0.5, validation_accuracy=None
     )
+    board = metrics.leaderboard(predictions, table, recipes, n_folds=4)
+    treatments = metrics.treatments(predictions) if rows else pd.DataFrame(columns=["candidate"])
     return page.Content(
         study="a study",
         seed=7,
         command="python -m moa_ray.sweep a.yaml",
-        leaderboard=metrics.leaderboard(predictions, table, recipes, n_folds=4),
-        treatments=metrics.treatments(predictions) if rows else pd.DataFrame(),
+        leaderboard=comparison.against_best(board, treatments),
+        treatments=treatments,
         history=history,
         labels=LABELS,
         channels=("Actin", None, None),
@@ -58,11 +60,12 @@ def searched() -> page.Content:
     """The same, where the last two folds confirm."""
     made = content()
     states = pd.DataFrame({"f0": ["finished", "stopped"], "f1": "finished", "f2": ["finished", None], "f3": None})
+    bounds = {"wilson_low": 0.34, "wilson_high": 1.0, "compounds": 2, "compound_low": 0.5, "compound_high": 1.0}
     search = page.Search(
         states=states,
         confirm=["f2", "f3"],
-        scores={"k": 2, "n": 2, "treatment_accuracy": 1.0, "wilson_low": 0.34, "wilson_high": 1.0, "n_folds": 2},
-        over_all={"k": 3, "n": 4, "treatment_accuracy": 0.75},
+        scores={"k": 2, "n": 2, "treatment_accuracy": 1.0, "n_folds": 2, **bounds},
+        over_all={"k": 3, "n": 4, "treatment_accuracy": 0.75, **bounds},
         saved=0.25,
         objective="treatment log loss",
         rule="Every candidate gets the same first 2 folds.",
@@ -88,7 +91,10 @@ def test_the_headline_carries_all_that_it_has_to_be_judged_by() -> None:
     line = page.headline(content())
     low, high = (f"{100 * share:.1f} %" for share in metrics.wilson(3, 4))
     assert "3 of 4 treatments right, 75.0 %" in line
-    assert f"95 % Wilson interval {low} to {high}" in line
+    low_too, high_too = (
+        f"{100 * share:.1f} %" for share in intervals.accuracy_interval([0, 1, 1, 1], [EVIL, "c1", "c2", "c3"])
+    )
+    assert f"95 % Wilson interval {low} to {high}; 95 % bootstrap over 4 compounds {low_too} to {high_too})" in line
     assert "best of 2 recipes judged on the same folds: optimistic, not corrected" in line
     assert "majority class: 2 of 4, 50.0 %" in line
 
@@ -114,7 +120,8 @@ def test_what_chose_the_headline_is_said(made: page.Content, says: str) -> None:
 def test_a_search_is_judged_on_the_folds_that_it_did_not_see() -> None:
     text = visible(page.render(searched()))
     assert "2 of 2 treatments right" in text
-    assert "Over all folds 3 of 4, 75.0 %: includes the folds used for choosing, optimistic" in text
+    assert "Over all folds 3 of 4, 75.0 % (95 % Wilson interval 34.0 % to" in text
+    assert "): includes the folds used for choosing, optimistic" in text
     assert "the majority class: 1 of 2" in text
     assert "25 % of the epochs" in text
     assert set(page.draw(searched())) >= {"race", "leaderboard"}
@@ -213,6 +220,36 @@ def test_a_candidate_stands_beside_the_published_one() -> None:
         html = page.render(dataclasses.replace(made, treatments=treatments))
         assert f"Held out here: {words}." in visible(html)
     assert "Side by side" not in visible(page.render(content()))
+
+
+def test_a_leaderboard_says_who_cannot_be_told_from_the_best() -> None:
+    made = content(candidates=3, finished=2)
+    sheet = page.board_sheet(made)
+    shown = [dict(zip(sheet.headings, row, strict=True)) for row in sheet.rows]
+    assert [row["against the best"] for row in shown] == ["best", "not distinguishable", "not distinguishable"]
+    assert [row["fewer right"] for row in shown] == ["–", "0 of 4", "0 of 2"]
+    assert [row["permutation p"] for row in shown] == ["–", "1.000", "1.000"]
+    assert "it cannot go below 0.25 here" in visible(page.render(made))  # 2 candidates, 4 compounds
+    assert "against the best" not in page.board_sheet(content(candidates=1)).headings
+
+
+def test_calibration_stands_before_and_after_a_temperature() -> None:
+    made = content()
+    found = calibration.calibrate(made.judged)
+    made = dataclasses.replace(made, calibration=found)
+    sheet = page.calibration_sheet(found)
+    assert sheet.headings == ["", "as predicted", "with a temperature"]
+    assert [f"{found.before.brier:.3f}", f"{found.after.brier:.3f}"] in [row[1:] for row in sheet.rows]
+    text = visible(page.render(made))
+    assert "Is A-0 right as often as it says?" in text
+    assert page.calibration_words(found) in text
+    assert "calibration" in page.draw(made)
+
+
+def test_one_compound_alone_has_no_other_to_fit_a_temperature_on() -> None:
+    found = calibration.calibrate(content().judged.iloc[1:2])
+    assert page.calibration_sheet(found).headings == ["", "as predicted"]
+    assert "There is no other compound" in page.calibration_words(found)
 
 
 def test_what_is_not_shown_of_the_fields_is_said() -> None:

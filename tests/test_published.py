@@ -1,6 +1,5 @@
 """Published results: what is written down is what was published, and laying beside counts treatment by treatment."""
 
-import math
 from pathlib import Path
 
 import pandas as pd
@@ -71,10 +70,3 @@ def test_a_backbone_that_was_not_published_stands_without() -> None:
     laid = published.beside(treatments, "c", "MobileNet")
     assert laid.network is None
     assert (laid.n, laid.only_here, laid.only_published) == (0, 103, 0)
-
-
-@pytest.mark.parametrize(("one", "other"), [(0, 0), (1, 0), (5, 0), (0, 6), (3, 9), (7, 7), (20, 11)])
-def test_mcnemar_is_the_sum_over_all_splits_as_uneven(one: int, other: int) -> None:
-    n = one + other
-    splits = [k for k in range(n + 1) if abs(2 * k - n) >= abs(one - other)]
-    assert published.mcnemar(one, other) == pytest.approx(sum(math.comb(n, k) for k in splits) / 2**n)

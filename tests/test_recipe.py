@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -25,6 +26,22 @@ RECIPES = st.builds(
     freeze=PROBABILITY,
     augment=AUGMENTATIONS,
 )
+
+
+def test_recipe_without_a_seed_is_named_as_before_recipes_had_one():
+    plain = dataclasses.asdict(Recipe())
+    del plain["seed"]
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    assert Recipe().candidate == f"ResNet50-{digest[:10]}"
+    assert "seed" not in Recipe().as_dict()
+
+
+def test_members_differ_by_name_and_share_their_ensemble_and_what_is_compiled():
+    one, two = (dataclasses.replace(Recipe(), seed=seed) for seed in (1, 2))
+    assert one.candidate != two.candidate
+    assert one.ensemble == two.ensemble == Recipe()
+    assert one.signature == two.signature == Recipe().signature
+    assert Recipe.from_dict(one.as_dict()) == one
 
 
 @settings(max_examples=30, deadline=None)
@@ -55,6 +72,7 @@ def test_each_hyperparameter_changes_the_candidates_name():
         "freeze": 0.5,
         "precision": "float32",
         "augment": NO_AUGMENTATION,
+        "seed": 0,
     }
     assert others.keys() == {field.name for field in dataclasses.fields(Recipe)}
     names = {dataclasses.replace(base, **{key: value}).candidate for key, value in others.items()}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moa_ray import report, spec
+from moa_ray import ensembles, report, spec
 from moa_ray.ledger import Ledger, Proposal, Result
 from moa_ray.recipe import Recipe
 from moa_ray.spec import Sweep
@@ -193,10 +193,13 @@ SEARCH = {
 }
 
 
-def searched(tmp_path: Path, search_folds: list[str], confirm_folds: list[str]) -> tuple[Sweep, Ledger]:
+def searched(
+    tmp_path: Path, search_folds: list[str], confirm_folds: list[str], seeds: list[int] | None = None
+) -> tuple[Sweep, Ledger]:
     """A ledger of three candidates: right everywhere, wrong on the second search fold, stopped."""
     plain = {
         "study": "searched",
+        "seeds": seeds,
         "out": str(tmp_path / "out"),
         "screen": {"name": "synthetic", "root": str(tmp_path / "painted")},
         "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32},
@@ -264,6 +267,11 @@ def test_a_search_is_reported_on_the_folds_that_no_choice_saw(tmp_path: Path, co
         assert "3 of 4 treatments right" in written.headline
         assert "the only one of 3 recipes that finished all folds" in written.headline
         assert summary["over_all_folds"] is None
+    # The headline and its calibration are of the same folds; the leaderboard compares on the search folds.
+    assert summary["best"]["compounds"] == summary["calibration"]["before"]["n"] == (2 if confirm else 4)
+    assert board["compared"].tolist() == ([2, 2, 0] if confirm else [4, 2, 0])
+    assert board["against_best"].fillna("").tolist() == ["best", "not distinguishable", ""]
+    assert summary["not_distinguishable"] == [board[CANDIDATE][1]]
     spent = (4 + 4 + 1) if confirm else (8 + 4 + 1)
     assert summary["epochs_saved"] == pytest.approx(1 - spent / (3 * 10 * len(study_folds(book))))
     assert (sweep.out / "figures" / "race.svg").exists()
@@ -285,6 +293,9 @@ def test_grid_of_several_recipes_is_corrected_for_choosing(sweep: Sweep, book: L
     assert "optimistic, corrected by BBC-CV" in written.headline
     corrected = json.loads((sweep.out / "summary.json").read_text())["corrected"]
     assert 0.5 <= corrected["accuracy"] <= 1
+    html = (sweep.out / "report.html").read_text()
+    assert "<h2>Calibration</h2>" in html
+    assert "95 % bootstrap over 4 compounds" in html
 
 
 def test_treatments_of_folds_left_out_are_counted_and_named(sweep: Sweep, book: Ledger) -> None:
@@ -332,6 +343,85 @@ def test_a_search_is_laid_beside_on_the_folds_that_no_choice_saw(tmp_path: Path)
     report.write(sweep.out, "kensert2019")
     (beside,) = json.loads((sweep.out / "summary.json").read_text())["beside_reference"]
     assert beside["only_here"] == 2
+
+
+# Ensembles and samples
+
+
+def test_ensemble_is_one_candidate_with_its_members_spread_on_every_number(sweep: Sweep, book: Ledger) -> None:
+    """One member takes all for Alpha; the average is as sure of the true label as the two that know it."""
+    made = sweep.model_copy(update={"seeds": (1, 2, 3)})
+    book.open(made, book.study())
+    for number in range(6):
+        for compound, label in COMPOUNDS.items():
+            book.write(finished(made, number, compound, "Alpha" if number in (1, 3, 4, 5) else label))
+    written = report.write(sweep.out)
+    names = [made.recipes[number].ensemble.candidate for number in (0, 3)]
+    board = pd.read_csv(sweep.out / "leaderboard.csv")
+    assert list(board[CANDIDATE]) == names
+    assert board[["k", "n", "epochs_trained", "seconds"]].to_numpy().tolist() == [[4, 4, 24, 24], [2, 4, 24, 24]]
+    assert board[["seeds", "seed_accuracy_low", "seed_accuracy_high"]].to_numpy().tolist() == [
+        ["1, 2, 3", 0.5, 1.0],
+        ["1, 2, 3", 0.5, 0.5],
+    ]
+    assert "; seeds 1, 2, 3: 2 to 4 of 4)" in written.headline
+    html = (sweep.out / "report.html").read_text()
+    assert "seeds 1, 2, 3: 2 to 4 of 4" in html
+    assert "1, 2, 3: 50.0 % to 100.0 %" in html
+    best = json.loads((sweep.out / "summary.json").read_text())["best"]
+    assert (best["seeds"], best["seed_accuracy_low"], best["seed_accuracy_high"]) == ("1, 2, 3", 0.5, 1.0)
+    samples = pd.read_parquet(sweep.out / "treatment_samples.parquet")
+    assert set(samples["method"]) == {"ensemble"}
+    mine = samples[samples[CANDIDATE] == names[0]]
+    assert mine.groupby("sample")["predicted"].apply(lambda said: (said == "Alpha").sum()).to_dict() == {
+        1: 2,
+        2: 4,
+        3: 2,
+    }
+    parts = {name: make() for name, make in written.candidates.items()}
+    assert parts.keys() == {*names, *(recipe.candidate for recipe in made.recipes)}
+    assert parts[made.recipes[1].candidate][0]["treatment_accuracy"] == 0.5
+    assert set(parts[made.recipes[1].candidate][1][CANDIDATE]) == {made.recipes[1].candidate}
+
+
+def test_samples_of_the_first_member_become_treatments_one_by_one(sweep: Sweep, book: Ledger) -> None:
+    made = sweep.model_copy(update={"seeds": (5, 2), "predict": spec.Predict(mc_dropout=2)})
+    for number in (0, 1):
+        for compound, label in COMPOUNDS.items():
+            trial = finished(made, number, compound, label)
+            assert trial.predictions is not None
+            drawn = [trial.predictions.assign(method="mc_dropout", sample=sample) for sample in (0, 1)]
+            column = probability_column(label)
+            drawn[1] = drawn[1].assign(**{column: [0.1 + number, 0.4 + number, 0.3 + number]})
+            book.write(dataclasses.replace(trial, samples=pd.concat(drawn)))
+    results = list(book.results())
+    folded = ensembles.fold(made, results, book.table("predictions", results))
+    found = report._samples(made, book, results, folded)
+    assert set(found[CANDIDATE]) == {made.recipes[0].ensemble.candidate}
+    assert found["method"].value_counts().to_dict() == {"mc_dropout": 8, "ensemble": 8}
+    ours = found[found["method"] == "mc_dropout"]
+    shares = [row[probability_column(row[LABEL])] for row in ours.to_dict("records")]
+    # Over the two tiles of one well, then over the two wells.
+    assert shares == pytest.approx([0.8] * 4 + [np.median([np.median([0.1, 0.4]), 0.3])] * 4)
+
+
+def test_winner_of_a_search_is_judged_as_an_ensemble_and_chosen_by_its_first_member(tmp_path: Path) -> None:
+    folds = [f"compound={name}" for name in ("a1", "b1", "a2", "b2")]
+    sweep, book = searched(tmp_path, folds[:2], folds[2:], seeds=[4, 9])
+    for compound in ("a1", "b1", "a2", "b2"):
+        ended(book, 0, compound, right=True)
+        book.write(trial_of(dataclasses.replace(book.proposals()[0].recipe, seed=9), compound, "Alpha"))
+    ended(book, 1, "a1", right=True)
+    ended(book, 1, "b1", right=False)
+    written = report.write(sweep.out)
+    assert "; seeds 4, 9: 1 to 2 of 2)" in written.headline
+    assert "judged on 2 folds that no choice saw" in written.headline
+    board = pd.read_csv(sweep.out / "leaderboard.csv", dtype={"seeds": str})
+    assert list(board["seeds"][:2]) == ["4, 9", "4"]
+    assert list(board["epochs_trained"]) == [16, 4, 0]
+    summary = json.loads((sweep.out / "summary.json").read_text())
+    assert summary["over_all_folds"]["seeds"] == "4, 9"
+    assert summary["epochs_saved"] == pytest.approx(1 - (4 + 4) / (3 * 10 * 2))  # of the race alone
 
 
 def begun(root: Path, tmp_path: Path) -> tuple[spec.Sweep, Study]:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from moa_ray import published, spec
+from moa_ray.conformal import Conformal
 from moa_ray.recipe import Augmentation
 from moa_ray.spec import Sweep
 
@@ -140,7 +141,7 @@ def test_override_makes_sections_and_replaces_values() -> None:
         ("seed=-1", "seed: must be greater than or equal to 0, but got -1"),
         ("search.mode=optune", "search: mode must be 'grid', 'optuna', but got 'optune'"),
         ("screen.name=bbc021", "screen: name must be 'bbbc021', 'bbbc014', 'table', 'synthetic', but got 'bbc021'"),
-        ("out=null", "out: must be a path, but got None"),
+        ("out=null", "out: must be a path or a URI, but got None"),
         ("epochs", "'epochs': an override reads KEY=VALUE, e.g. recipe.epochs=5"),
         ("study.name=x", "'study.name=x': study holds a value, not keys"),
         ("study=[", "'study=[': the value is not YAML"),
@@ -199,3 +200,63 @@ def test_a_reference_is_asked_for_by_name() -> None:
 
 def test_every_reference_that_a_sweep_file_may_name_is_published() -> None:
     assert set(get_args(get_args(Sweep.model_fields["reference"].annotation)[0])) == set(published.NAMES)
+
+
+def test_conformal_sets_are_asked_for_by_alpha_and_score() -> None:
+    assert check().conformal == Conformal((0.05, 0.1, 0.2), "one_minus_p", True, "compound")
+    made = check("conformal={alphas: [1e-1, 0.05], score: aps, unit: treatment}")
+    assert made.conformal == Conformal((0.05, 0.1), "aps", True, "treatment")
+    assert spec.check(yaml.safe_load(made.as_yaml()), "").conformal == made.conformal
+    assert check("conformal=null").conformal is None
+    with pytest.raises(ValueError, match=r"sweep\.yaml: conformal: .*alphas are shares between 0 and 1"):
+        check("conformal.alphas=[5]")
+    with pytest.raises(ValueError, match=r"sweep\.yaml: conformal: unknown key 'alpha'; did you mean 'alphas'"):
+        check("conformal.alpha=0.1")
+
+
+# Samples and seeds
+
+
+def test_each_recipe_of_a_grid_has_a_member_for_each_seed() -> None:
+    sweep = check("seeds=[3, 1]")
+    assert [(recipe.learning_rate, recipe.seed) for recipe in sweep.recipes] == [
+        (0.1, 3),
+        (0.1, 1),
+        (0.01, 3),
+        (0.01, 1),
+    ]
+    assert [recipe.ensemble for recipe in sweep.recipes[::2]] == check().recipes
+
+
+def test_search_proposes_with_the_first_seed() -> None:
+    space = check("seeds=[3, 1]", "search={mode: optuna, space: {learning_rate: {low: 0.1, high: 1}}}").space
+    assert space.recipe({"learning_rate": 0.5}).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seeds=[1, 2, 1]"], "seeds: each must stand once"),
+        (["seeds=[]"], "seeds: .*at least 1 item"),
+        (["recipe.seed=1"], r"recipe\.seed: .*write seeds: \[1, 2, 3\] at the top"),
+        (["search.space.seed=[1, 2]"], r"search\.space\.seed: .*write seeds"),
+        (["predict.mc_dropout=30"], r"predict\.mc_dropout: SmallCNN with dropout 0 has no dropout layer at work"),
+        (["predict.mc_dropout=30", "search.space.dropout=[0.5, 0]"], "SmallCNN with dropout 0 "),
+        (["predict.mc_dropout=1", "recipe.dropout=0.5"], r"predict\.mc_dropout: .*greater than or equal to 2"),
+        (["predict.laplace=100"], r"predict\.laplace: .* SmallCNN has freeze 0; write recipe\.freeze: all"),
+        (["predict.laplace=100", "search.space.freeze=[1.0]"], "SmallCNN has freeze 1;"),
+    ],
+)
+def test_samples_and_seeds_that_can_do_nothing_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(*overrides)
+
+
+def test_samples_are_taken_where_they_can_be() -> None:
+    assert check("predict.mc_dropout=30", "recipe.dropout=0.5").predict.samples == {"mc_dropout": 30}
+    assert check("predict.mc_dropout=30", "recipe={backbone: EfficientNetB0}").predict.samples == {"mc_dropout": 30}
+    frozen = "recipe={weights: a.h5, freeze: all, augment: {channel_jitter: [], blur: 0, noise: 0}}"
+    assert check("predict.laplace=100", frozen).predict.samples == {"laplace": 100}
+    with pytest.raises(ValueError, match="EfficientNetB0 with dropout 0"):  # the head alone is trained
+        check("predict.mc_dropout=30", frozen, "recipe.backbone=EfficientNetB0")
+    assert check().predict.samples == {}

@@ -1,6 +1,7 @@
 """From a sweep file to the table of tiles that trials are made of."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -76,6 +77,28 @@ def test_seeds_depend_on_the_study_and_the_fold_alone(make_sweep: Callable[..., 
     assert one.seeds(folds[0]) != two.seeds(folds[0])
 
 
+def test_members_draw_for_themselves_but_hold_out_and_watch_the_same_wells(make_sweep: Callable[..., Sweep]) -> None:
+    study = Study.open(make_sweep(seeds=[1, 2], validation={"by": "well", "share": 0.3}))
+    material = study.material(study.prepare(lambda done, total: None))
+    plain = replace(study, sweep=make_sweep(validation={"by": "well", "share": 0.3}))
+    before = plain.material(plain.prepare(lambda done, total: None))
+    fold = study.folds[0].name
+    assert len({tuple(material.seeds(fold, member)) for member in (None, 1, 2)}) == 3
+    assert material.seeds(fold) == before.seeds(fold)
+    for part, rows in material.split(fold).items():
+        np.testing.assert_array_equal(rows, before.split(fold)[part])
+
+
+def test_plan_counts_the_trials_of_all_members(make_sweep: Callable[..., Sweep]) -> None:
+    text = Study.open(make_sweep(seeds=[1, 2], search={"space": {"learning_rate": [0.1, 0.01]}})).describe()
+    assert "candidates   2, each with 2 seeds: 1, 2" in text
+    assert "trials       24, and as many trainings at most" in text
+    search = {"mode": "optuna", "candidates": 4, "space": {"learning_rate": [0.1, 0.01]}}
+    text = Study.open(make_sweep(seeds=[1, 2, 3], search=search)).describe()
+    assert "ensemble     the winner with 2 more seeds, on all folds" in text
+    assert f"trials       {4 * 3 + 3 + 2 * 6}, and as many" in text  # 3 search folds, 3 to confirm
+
+
 def test_plan_names_candidates_folds_disk_and_memory(make_sweep: Callable[..., Sweep]) -> None:
     text = Study.open(make_sweep(folds={"hold_out": "week"})).describe()
     for words in (
@@ -87,6 +110,22 @@ def test_plan_names_candidates_folds_disk_and_memory(make_sweep: Callable[..., S
         "errors       0",
     ):
         assert words in text
+
+
+def test_a_label_is_held_out_whole_with_known_compounds_beside_it(make_sweep: Callable[..., Sweep]) -> None:
+    study = Study.open(make_sweep(folds={"hold_out": "label"}))
+    assert "6 treatments of 6 compounds held out with their whole label, 6 treatments of 6" in study.describe()
+    material = study.material(study.prepare(lambda done, total: None))
+    for fold in study.folds:
+        parts = {part: material.table.iloc[rows] for part, rows in material.split(fold.name).items()}
+        assert fold.value not in set(parts["train"][LABEL])
+        assert set(parts["test"][COMPOUND]) == {*study_compounds(study, fold.value), *fold.beside}
+        assert not set(parts["train"][COMPOUND]) & set(parts["test"][COMPOUND])
+
+
+def study_compounds(study: Study, label: str) -> set[str]:
+    labelled = study.screen.labelled
+    return set(labelled.loc[labelled[LABEL] == label, COMPOUND])
 
 
 def test_plan_names_frozen_features_and_the_first_look(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:

@@ -134,15 +134,30 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_interrupt_leaves_the_ledger_intact_and_says_130(sweep_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_or_stopped_job_leaves_the_ledger_intact_and_says_130(
+    number: signal.Signals, sweep_file: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
     out = tmp_path / "out"
     process = start(sweep_file, f"out={out}", "resources.concurrent=1")
     until(lambda: len(results(out)) >= 1, process)
-    process.send_signal(signal.SIGINT)
+    stopped = [psutil.Process(process.pid)]
+    if number == signal.SIGTERM:  # `ray job stop` sends it to all that the command has started
+        stopped += [child for child in stopped[0].children() if "moa_ray.runs" in _words(child)]
+        assert len(stopped) == 2
+    for one in stopped:
+        one.send_signal(number)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert "Traceback" not in output
+    assert "MLflow" not in output
     assert not list(out.glob("ledger/.writing-*"))
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert "KILLED" in {run.info.status for run in runs}
+    assert "RUNNING" not in {run.info.status for run in runs}
 
 
 def test_recipe_that_diverges_fails_alone(sweep_file: Path, tmp_path: Path) -> None:

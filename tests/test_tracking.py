@@ -1,5 +1,6 @@
 """MLflow's runs are a view of the ledger: each once, none left running, and caught up after an outage."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlflow.entities import Run
 
 from moa_ray import spec, tracking
 from moa_ray.ledger import Ledger, Result
+from moa_ray.recipe import Recipe
 from moa_ray.runs import Runs
 from moa_ray.tracking import Setting, Tracker
 
@@ -73,6 +75,29 @@ def test_sweep_recipe_and_fold_are_parent_child_and_grandchild(book: Ledger) -> 
     assert found[()].data.params == {"seed": "7"}
     assert found[("Net-1",)].data.params == {"epochs": "2", "augment.blur": "0.5"}
     assert found[("Net-1",)].data.metrics == {"k": 3.0}
+
+
+def test_members_have_runs_with_their_folds_and_their_ensemble_one_without(book: Ledger) -> None:
+    members = [Recipe(weights="random", seed=seed) for seed in (1, 2)]
+    for member in members:
+        book.write(dataclasses.replace(result("compound=a", recipe=member.as_dict()), candidate=member.candidate))
+    made, name = kept(book), members[0].ensemble.candidate
+    assert set(made.do("lacking", [name, members[1].candidate])) == {name, members[1].candidate}
+    made.do("summary", (name,), {"k": 3.0}, [], "FINISHED")
+    made.do("finish", {}, [], "FINISHED")
+    found = runs(book)
+    assert [key for key in found if key[:1] == (name,)] == [(name,)]
+    assert found[(name,)].data.metrics == {"k": 3.0}
+    assert "seed" not in found[(name,)].data.params
+    for member in members:
+        run = found[(member.candidate,)]
+        assert (run.info.run_name, run.data.params["seed"]) == (f"{name}, seed {member.seed}", str(member.seed))
+        assert (member.candidate, "compound=a") in found
+    again = kept(book)
+    assert again.do("lacking", [name]) == []
+    late = dataclasses.replace(members[0], seed=3)
+    again.do("trial", dataclasses.replace(result("compound=a", recipe=late.as_dict()), candidate=late.candidate))
+    assert again.do("lacking", [name]) == [name]
 
 
 def test_epochs_become_steps(book: Ledger) -> None:
@@ -221,4 +246,5 @@ def test_command_that_shows_the_runs_names_the_store(tmp_path: Path) -> None:
     assert (
         tracking.ui_command(tmp_path, None) == f"mlflow ui --backend-store-uri sqlite:///{tmp_path.resolve()}/mlflow.db"
     )
-    assert tracking.ui_command(tmp_path, "http://127.0.0.1:5000").endswith("http://127.0.0.1:5000")
+    assert tracking.ui_command(tmp_path, "sqlite:////runs.db") == "mlflow ui --backend-store-uri sqlite:////runs.db"
+    assert tracking.ui_command(tmp_path, "http://127.0.0.1:5000") == "http://127.0.0.1:5000"

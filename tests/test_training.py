@@ -151,6 +151,7 @@ def test_what_a_compiled_model_depends_on_makes_a_new_one():
         "momentum": 0.5,
         "dropout": 0.5,
         "l2": 0.5,
+        "seed": 3,
     }
     compiled = {
         "backbone": "VGG16",

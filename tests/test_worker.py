@@ -103,8 +103,11 @@ def test_held_out_tiles_are_predicted_after_each_epoch_that_is_asked_for_and_not
 ) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=3)
     _, expected = run(worker, recipe)
-    evaluating = Worker(Bench(material, evaluate_every=2), no_weights)
+    whole = Fold("label=A", LABEL, "A", (COMPOUND,))
+    held = dataclasses.replace(material, folds={**material.folds, whole.name: whole})
+    evaluating = Worker(Bench(held, evaluate_every=2), no_weights)
     epochs, outcome = run(evaluating, recipe)
+    _, unknown = run(evaluating, recipe, whole.name)
     evaluating.close()
     pd.testing.assert_frame_equal(outcome["predictions"], expected["predictions"])
     assert ["held_out_accuracy" in epoch for epoch in epochs] == [False, True, True]
@@ -113,6 +116,36 @@ def test_held_out_tiles_are_predicted_after_each_epoch_that_is_asked_for_and_not
     assert last["held_out_accuracy"] == scores["treatment_accuracy"]
     assert last["held_out_tile_accuracy"] == scores["tile_accuracy"]
     assert "held_out_accuracy" not in expected["history"]
+    # Of a label that is held out whole nothing can be right, so that there is nothing to evaluate.
+    assert set(unknown["predictions"][LABEL]) == {"A"}
+    assert "held_out_accuracy" not in unknown["history"]
+
+
+def test_samples_come_with_the_predictions_and_change_nothing(worker: Worker, material: Material) -> None:
+    recipe = dataclasses.replace(RECIPE, dropout=0.5)
+    _, plain = run(worker, recipe)
+    assert plain["samples"] is None
+    sampling = Worker(Bench(material, samples={"mc_dropout": 3}), no_weights)
+    _, outcome = run(sampling, recipe)
+    _, nothing = run(sampling, RECIPE)  # as a first look, whose head has no dropout
+    _, again = run(sampling, recipe)
+    sampling.close()
+    pd.testing.assert_frame_equal(outcome["predictions"], plain["predictions"])
+    pd.testing.assert_frame_equal(again["samples"], outcome["samples"])
+    assert nothing["samples"] is None
+    for number, mine in outcome["samples"].groupby("sample"):
+        columns = list(plain["predictions"].drop(columns=probability_columns(plain["predictions"])).columns)
+        pd.testing.assert_frame_equal(mine[columns].reset_index(drop=True), plain["predictions"][columns])
+        assert (number in (0, 1, 2), set(mine["method"])) == (True, {"mc_dropout"})
+        np.testing.assert_allclose(mine[probability_columns(mine)].sum(axis=1), 1, atol=1e-5)
+
+
+def test_members_of_an_ensemble_differ_on_the_same_fold(worker: Worker) -> None:
+    tables = [run(worker, dataclasses.replace(RECIPE, seed=seed))[1]["predictions"] for seed in (1, 2, 1)]
+    columns = probability_columns(tables[0])
+    pd.testing.assert_frame_equal(tables[0], tables[2])
+    assert not np.isclose(tables[0][columns], tables[1][columns]).all()
+    assert list(tables[0][WELL]) == list(tables[1][WELL])
 
 
 def test_a_process_ends_when_another_model_must_be_compiled(worker: Worker) -> None:

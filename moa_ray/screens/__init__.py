@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moa_ray.images import image_header, read_image
+from moa_ray.stores import Place, Store, Uri, leaves
 from moa_ray.tables import COMPOUND, CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT, path_column
 
 _EXAMPLES = 3  # how many examples a message names
@@ -47,6 +48,7 @@ class Screen:
         ``Metadata_*`` columns, and a ``Path_<channel>`` column of locations for each channel
     channels : the network's three inputs; None is a plane of zeros
     problems : all that is wrong with the data
+    source : where the root is a copy, what it is one of
     """
 
     name: str
@@ -54,6 +56,12 @@ class Screen:
     fields: pd.DataFrame
     channels: tuple[str | None, ...]
     problems: tuple[Problem, ...] = ()
+    source: Uri | None = None
+
+    @property
+    def origin(self) -> Place:
+        """Where the files are for any machine that sees them."""
+        return self.source or self.root.resolve()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -88,23 +96,37 @@ def open_image(root: Path, location: str) -> AbstractContextManager[IO[bytes]]:
     return _archive(path).open(member) if member else path.open("rb")
 
 
-def _open_whole(root: Path, location: str) -> AbstractContextManager[IO[bytes]]:
+def _open_whole(root: Place, location: str) -> AbstractContextManager[IO[bytes]]:
     """The same, to be read from beginning to end: a member is unpacked at once, beside what other threads unpack."""
+    if isinstance(root, Uri):
+        return _open_stored(root, location)
     path, member = _place(root, location)
     return io.BytesIO(_own.archive(path).read(member)) if member else path.open("rb")
+
+
+def _open_stored(root: Uri, location: str) -> AbstractContextManager[IO[bytes]]:
+    """The same in an object store, which knows no links: of an archive only what is needed is fetched."""
+    archive, _, member = location.partition("!")
+    if leaves(archive) or leaves(member):
+        raise ValueError(f"{location}: leads out of the screen's root {root}")
+    if member:
+        return io.BytesIO(_own.stored_archive(root, archive).read(member))
+    return _own.store(root).open(archive)
 
 
 def _place(root: Path, location: str) -> tuple[Path, str]:
     """A location's file, and its member where that is an archive."""
     archive, _, member = location.partition("!")
     path = _inside(root, archive)
-    if _leaves(member):
+    if leaves(member):
         raise ValueError(f"{location}: leads out of the archive")
     return path, member
 
 
-def read_field(root: Path, locations: Sequence[str]) -> list[NDArray[Any]]:
+def read_field(root: Place, locations: Sequence[str]) -> list[NDArray[Any]]:
     """The channels of one field, each of shape (height, width).
+
+    root : where it is a URI, the files are read in the store
 
     Raises ValueError naming the file that cannot be read, or whose shape differs from the first channel's.
     """
@@ -125,7 +147,7 @@ def _inside(root: Path, relative: str) -> Path:
     # The folder is resolved once for all its files; only a file that is a link itself is followed on its own.
     folder = _resolved(path.parent)
     there = path.resolve() if path.is_symlink() else folder / path.name
-    if _leaves(relative) or not there.is_relative_to(_resolved(root)):
+    if leaves(relative) or not there.is_relative_to(_resolved(root)):
         raise ValueError(f"{relative}: leads out of the screen's root {root}")
     return there
 
@@ -135,12 +157,6 @@ def _resolved(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _leaves(path: str) -> bool:
-    """Whether a path is absolute or climbs, whatever it would end at."""
-    pure = PurePosixPath(path)
-    return pure.is_absolute() or ".." in pure.parts
-
-
 @lru_cache(maxsize=64)
 def _archive(path: Path) -> zipfile.ZipFile:
     """One open archive a process: its directory is read once. Threads that read its members wait for each other."""
@@ -148,10 +164,12 @@ def _archive(path: Path) -> zipfile.ZipFile:
 
 
 class _Own(threading.local):
-    """Open archives of one thread; fields come plate by plate, so that few are in use at a time."""
+    """Open archives and stores of one thread; fields come plate by plate, so that few are in use at a time."""
 
     def __init__(self) -> None:
         self.archive = lru_cache(maxsize=4)(zipfile.ZipFile)
+        self.store = lru_cache(maxsize=1)(Store)
+        self.stored_archive = lru_cache(maxsize=4)(lambda root, name: zipfile.ZipFile(self.store(root).open(name)))
 
 
 _own = _Own()
@@ -242,8 +260,11 @@ def check_hold_out(fields: pd.DataFrame, column: str) -> list[Problem]:
     """Labels that live in a single group of the held-out column: nothing is left to learn them from.
 
     An error where compounds are held out, for such a label can never be predicted rightly. A warning for any other
-    column: BBBC021 itself has labels of a single week, and the fold of that week is excluded on its own.
+    column: BBBC021 itself has labels of a single week, and the fold of that week is excluded on its own. Where labels
+    are held out their compounds count, and it is an error if every label has but one: nothing known stands beside.
     """
+    if column == LABEL:
+        return _check_labels(fields)
     groups = fields[fields[LABEL].notna()].groupby(LABEL)[column].unique()
     single = groups[groups.map(len) == 1]
     if single.empty:
@@ -251,6 +272,17 @@ def check_hold_out(fields: pd.DataFrame, column: str) -> list[Problem]:
     names = [f"{label} ({column} {found[0]})" for label, found in single.items()]
     severity: Literal["error", "warning"] = "error" if column == COMPOUND else "warning"
     return [problem(severity, f"labels have a single {column.removeprefix('Metadata_')} and cannot be held out", names)]
+
+
+def _check_labels(fields: pd.DataFrame) -> list[Problem]:
+    """What is wrong with holding out labels."""
+    compounds = fields[fields[LABEL].notna()].groupby(LABEL)[COMPOUND].nunique()
+    single = list(compounds.index[compounds == 1])
+    if single and len(single) == len(compounds):
+        text = "labels have a single compound, so none can be held out as a known one; hold out another column"
+        return [problem("error", text, single)]
+    text = "labels have a single compound, which is held out as an unknown mechanism alone and cannot be scored"
+    return [problem("warning", text, single)] if single else []
 
 
 def check_images(fields: pd.DataFrame, root: Path, columns: Sequence[str]) -> list[Problem]:
@@ -284,7 +316,7 @@ def _is_outside(root: Path, location: str) -> bool:
         _inside(root, archive)
     except ValueError:
         return True
-    return _leaves(member)
+    return leaves(member)
 
 
 def check_files(root: Path, locations: Iterable[str]) -> list[Problem]:

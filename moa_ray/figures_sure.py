@@ -1,0 +1,121 @@
+"""Figures of the section "How sure": calibrated tables in, matplotlib figures out."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.stats import binom
+
+from moa_ray import conformal
+from moa_ray.conformal import Calibrated
+from moa_ray.figures import CURVES, GREY, INK, bare, room, stretch_limits
+from moa_ray.tables import COMPOUND, LABEL
+
+_COLOURS = CURVES[3:]  # of levels; the first ones are those of alphas
+_HIGHEST = 0.5  # alpha, on the curves
+_STEPS = 400
+_THUMBNAIL = 96  # pixels
+
+
+def conformal_coverage(levels: Mapping[str, Calibrated], alphas: Sequence[float]) -> Figure:
+    """Share of sets that hold the true label against 1 - alpha, and by label the numbers at some alphas.
+
+    levels : treatments, and compounds where there are any
+    The band holds 95 % of what so many independent compounds give whose sets hold the label with a chance of 1 - alpha.
+    """
+    figure, (left, right) = _pair(levels)
+    n = next(iter(levels.values())).table[COMPOUND].nunique()
+    wanted = 1 - np.linspace(0, _HIGHEST, _STEPS)
+    low, high = binom.ppf([[0.025], [0.975]], n, wanted) / n
+    left.fill_between(wanted, low, high, color=GREY, alpha=0.25, linewidth=0, label=f"95 % band, {n} compounds")
+    left.plot(wanted, wanted, color=INK, linewidth=1, label="1 - alpha")
+    left.plot(wanted, 2 * wanted - 1, color=INK, linewidth=1, linestyle=":", label="1 - 2 alpha (CV+)")
+    _curves(left, levels, lambda one, alpha: float((one.true_p > alpha).mean()), lambda alpha: 1 - alpha)
+    left.set(xlabel="1 - alpha", ylabel="sets that hold the true label", xlim=(1 - _HIGHEST, 1), ylim=(0, 1.02))
+    left.legend(loc="lower right", frameon=False, fontsize=8)
+    for axis in (left.xaxis, left.yaxis, right.xaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    _by_label(right, levels, alphas, lambda worth: (worth["k"] / worth["n"], f"{worth['k']}/{worth['n']}"))
+    right.set(xlabel="treatments whose set holds the true label", xlim=(-0.03, 1.03))
+    return figure
+
+
+def conformal_set_size(levels: Mapping[str, Calibrated], alphas: Sequence[float]) -> Figure:
+    """Mean number of labels in a set against alpha, and by true label at some alphas; `levels` as for the coverage."""
+    figure, (left, right) = _pair(levels)
+    _curves(left, levels, lambda one, alpha: float(one.sets(alpha).sum(axis=1).mean()), lambda alpha: alpha)
+    left.axhline(1, color=INK, linewidth=1, linestyle=":")
+    left.set(xlabel="alpha", ylabel="labels in a set, mean", xlim=(0, _HIGHEST), ylim=(0, None))
+    left.legend(loc="upper right", frameon=False, fontsize=8)
+    _by_label(right, levels, alphas, lambda worth: (worth["mean_size"], f"{worth['mean_size']:.1f}"))
+    right.axvline(1, color=INK, linewidth=1, linestyle=":")
+    right.set(xlabel="labels in a set, mean over treatments", xlim=(0, None))
+    return figure
+
+
+def _pair(levels: Mapping[str, Calibrated]) -> tuple[Figure, tuple[Axes, Axes]]:
+    """A curve to the left, and labels below each other to the right."""
+    names = next(iter(levels.values())).table[LABEL].unique()
+    figure = Figure(figsize=(room(names) + 9.4, max(4.0, 0.42 * len(names) + 1.2)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[4.2, room(names) + 5.2])
+    for axes in (left, right):
+        bare(axes)
+        axes.set_axisbelow(True)
+        axes.grid(color="#E6E6E6", axis="both" if axes is left else "x")
+    return figure, (left, right)
+
+
+def _curves(
+    axes: Axes,
+    levels: Mapping[str, Calibrated],
+    value: Callable[[Calibrated, float], float],
+    place: Callable[[float], float],
+) -> None:
+    """One curve a level over the alphas that it reaches."""
+    for (name, one), colour in zip(levels.items(), _COLOURS, strict=False):
+        alphas = np.linspace(min(one.smallest, _HIGHEST), _HIGHEST, _STEPS)
+        values = [value(one, alpha) if alpha >= one.smallest else np.nan for alpha in alphas]
+        axes.plot([place(alpha) for alpha in alphas], values, color=colour, linewidth=1.8, label=f"{name}s")
+
+
+def _by_label(
+    axes: Axes,
+    levels: Mapping[str, Calibrated],
+    alphas: Sequence[float],
+    shown: Callable[[dict[str, float]], tuple[float, str]],
+) -> None:
+    """For each true label of the treatments a mark for each alpha, and what it says in figures to the right."""
+    one = next(iter(levels.values()))
+    names = sorted(one.table[LABEL].unique())
+    offsets = np.linspace(-0.25, 0.25, len(alphas)) if len(alphas) > 1 else np.zeros(len(alphas))
+    for number, (alpha, offset) in enumerate(zip(alphas, offsets, strict=True)):
+        found = [shown(conformal.coverage(mine)) for _, mine in one.covered(alpha).groupby(LABEL)]
+        colour = CURVES[number % len(CURVES)]
+        places = np.arange(len(names)) + offset
+        axes.plot([value for value, _ in found], places, "o", color=colour, markersize=5, clip_on=False)
+        across = 1.04 + 0.13 * number
+        for row, (_, text) in enumerate(found):
+            axes.text(across, row, text, transform=axes.get_yaxis_transform(), va="center", color=colour, fontsize=8)
+        axes.text(across, -0.8, f"{alpha:g}", transform=axes.get_yaxis_transform(), color=colour, fontsize=8)
+    axes.text(1.0, -0.8, "α", transform=axes.get_yaxis_transform(), color=INK, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
+    axes.set_ylim(len(names) - 0.5, -0.6)
+
+
+def thumbnails(tiles: Sequence[NDArray[np.uint8]]) -> list[bytes]:
+    """Each tile as a small PNG; each channel is stretched over all of them as in `figures.example_tiles`."""
+    low, high = stretch_limits(tiles)
+    return [_thumbnail(np.clip((tile - low) / (high - low), 0, 1)) for tile in tiles]
+
+
+def _thumbnail(tile: NDArray[np.float64]) -> bytes:
+    picture = Image.fromarray(np.round(255 * tile).astype(np.uint8))
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
