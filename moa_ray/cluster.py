@@ -43,6 +43,7 @@ _GLANCE = 5  # seconds between looks at nodes while one waits for them
 _MANY = 1000  # nodes, where their number is not known
 _JOINING = 40  # seconds in which the nodes of a cluster that is being started must have joined
 _SCALING = Path("~/ray_bootstrap_config.yaml")  # what `ray up` tells the autoscaler, on the head
+_ALONE = "moa_ray-alone"  # Ray's namespace where no node can join
 
 _Job = TypeVar("_Job")
 _Made = TypeVar("_Made")
@@ -58,7 +59,7 @@ def connect(address: str | None) -> Iterator[None]:
         **{"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
     }
     address = _address(address)
-    local = {"include_dashboard": False} if address == "local" else {}
+    local = {"include_dashboard": False, "namespace": _ALONE} if address == "local" else {}
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, runtime_env={"env_vars": environment}, **quiet, **local)
@@ -70,6 +71,11 @@ def connect(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def is_alone() -> bool:
+    """Whether Ray is this machine's alone, so that no other node is there or may ever join."""
+    return bool(ray.get_runtime_context().namespace == _ALONE)
 
 
 def _address(given: str | None) -> str:
@@ -342,7 +348,7 @@ def features(
     Raises ValueError where the weights cannot be had, as `share_pretrained` does.
     """
     recipe = dataclasses.replace(recipe, batch_size=32)  # those that share the features differ in it
-    files = share_files([tiles]) if len(ray.nodes()) > 1 else {}
+    files = {} if is_alone() else share_files([tiles])
     count = len(np.load(tiles, mmap_mode="r", allow_pickle=False))
     size = max(_FEWEST, _PASSES // recipe.features_key[-1])
     demand = slots.of(recipe.backbone)

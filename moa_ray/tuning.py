@@ -64,7 +64,7 @@ def trainable(bench: Bench, recipes: list[Recipe]) -> Any:
     """
     weights = cluster.share_pretrained(recipes)
     paths = [*bench.material.tiles.values(), *bench.features.values()]
-    files = cluster.share_files(paths) if len(ray.nodes()) > 1 else {}
+    files = {} if cluster.is_alone() else cluster.share_files(paths)
     return tune.with_parameters(FoldTrainable, bench=bench, files=files, weights=weights)
 
 
@@ -91,7 +91,7 @@ def run(
             tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([config["resources"]])),
             tune_config=tune.TuneConfig(
                 search_alg=_Asker(conductor),
-                scheduler=scheduler or FIFOScheduler(),
+                scheduler=scheduler or InOrder(),
                 num_samples=-1,
                 max_concurrent_trials=_MANY,  # the conductor says when there is room, here a number must stand
                 reuse_actors=True,
@@ -114,7 +114,17 @@ def _folder(trial: Trial) -> str:
     return str(trial.trial_id)
 
 
-class FoldAsha(FIFOScheduler):  # type: ignore[misc]
+class InOrder(FIFOScheduler):  # type: ignore[misc]
+    """Trials run in the order in which the plan gives them, and none is stopped."""
+
+    def choose_trial_to_run(self, tune_controller: Any, **given: Any) -> Trial | None:
+        """None: Tune begins those that wait by itself. To one that is chosen it gives the next worker that is free, and
+        ends the one that is starting for it: a node that joins would serve only once no trial ends while it starts.
+        """
+        return None
+
+
+class FoldAsha(InOrder):
     """ASHA for each fold by itself: a trial is compared with trials of the same fold only.
 
     Folds differ in difficulty: an easy one would set the cut-off for all. Only trials that the plan calls stoppable are

@@ -100,6 +100,11 @@ def test_nodes_make_the_tiles_that_threads_make(screen: Screen, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("joined")
+def test_a_cluster_that_was_joined_is_not_this_machine_alone() -> None:
+    assert not cluster.is_alone()
+
+
+@pytest.mark.usefixtures("joined")
 def test_all_nodes_work_and_results_keep_the_order_of_the_jobs(screen: Screen, tmp_path: Path) -> None:
     folder = tmp_path / "seen"
     folder.mkdir()

@@ -1,7 +1,9 @@
 """Trials on a real Ray of this machine: resources, shared tiles, and what goes wrong in a worker."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from moa_ray.recipe import Recipe
 from moa_ray.spec import Resources
 from moa_ray.study import Material
 from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
-from moa_ray.worker import Bench
+from moa_ray.worker import OUTCOME, Bench
 
 pytestmark = pytest.mark.ray
 
@@ -129,6 +131,45 @@ def test_error_in_training_is_a_crash_that_names_it(material: Material) -> None:
     assert "IndexError" in str(result.error)
 
 
+def test_worker_that_is_starting_is_kept_while_the_trials_of_another_end(tmp_path: Path) -> None:
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.01)
+
+    class Apart(tuning.FoldTrainable):
+        """The worker that comes first does most of the trials while the second is starting, and leaves it one."""
+
+        def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
+            (tmp_path / f"begun {os.getpid()}").touch()
+            try:
+                (tmp_path / "first").mkdir()
+                self.first = True
+            except FileExistsError:
+                self.first = False
+                wait(lambda: len(list(tmp_path.glob("trial *"))) >= 3)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            return True
+
+        def step(self) -> dict[str, Any]:
+            wait(lambda: len(list(tmp_path.glob("begun *"))) >= 2)
+            if self.first and len(list(tmp_path.glob("trial *"))) == 3:
+                wait(lambda: (tmp_path / "second").exists())
+            (tmp_path / (f"trial {time.monotonic_ns()}" if self.first else "second")).touch()
+            return {OUTCOME: {"status": "finished"}, "done": True}
+
+        def cleanup(self) -> None:
+            """There is no process to end."""
+
+    notes = Notes()
+    folds = [f"compound=c00{number}" for number in range(6)]
+    tuning.run(Grid([(RECIPE, fold) for fold in folds], 0), Apart, cluster.Slots(1, 0, 2), [notes])
+    assert [result.status for result, _ in notes.ends] == ["finished"] * 6
+    assert len(list(tmp_path.glob("begun *"))) == 2
+
+
 def test_file_that_a_node_lacks_comes_from_the_object_store_once(
     material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,3 +188,7 @@ def test_gpu_that_this_machine_lacks_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"resources: each trial of ResNet50 asks for 1 CPU, 0\.5 GPU, .* 1 node with"):
         cluster.slots(Resources(gpus=0.5), ["ResNet50"], None)
     assert cluster.slots(Resources(cpus=1), ["ResNet50"], None) == Slots(1.0, 0.0, None)
+
+
+def test_ray_that_a_command_begins_is_this_machine_alone() -> None:
+    assert cluster.is_alone()
