@@ -300,3 +300,7 @@ def _optuna_figures(sweep: Sweep, race: Race | None) -> dict[str, Figure]:
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(row[name]) for name in (*metrics.SCORES, "folds_finished", "folds_failed", "seconds")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
