@@ -202,7 +202,7 @@ def test_changed_sweep_is_refused_with_its_keys_and_fresh_starts_beside(undistur
 def test_resources_that_this_machine_lacks_are_refused(sweep_file: Path, tmp_path: Path) -> None:
     status, output = attempt(sweep_file, f"out={tmp_path / 'out'}", "resources.gpus=9")
     assert status == 2
-    assert "resources.gpus: each trial asks for 9" in output
+    assert "resources: each trial of SmallCNN asks for 1 CPU, 9 GPUs, which no node has" in output
 
 
 def test_plan_starts_nothing(sweep_file: Path, tmp_path: Path) -> None:

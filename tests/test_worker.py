@@ -273,7 +273,7 @@ class Failing(Material):
 
     how: Callable[[], None] = no_weights
 
-    def seeds(self, fold: str) -> list[int]:
+    def seeds(self, fold: str, member: int | None = None) -> list[int]:
         """Called in the process that trains, before a trial begins there."""
         if fold == FOLDS[5]:
             import keras
@@ -289,7 +289,7 @@ class Failing(Material):
                 return fit(model, *given, callbacks=[*callbacks, Fails()], **more)
 
             keras.Model.fit = failing
-        return super().seeds(fold)
+        return super().seeds(fold, member)
 
 
 def out_of_gpu_memory() -> None:

@@ -39,6 +39,7 @@ from ray.tune.search import ConcurrencyLimiter, Repeater, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from moa_ray import cluster, tuning
+from moa_ray.capacity import Capacity, Slots
 from moa_ray.ledger import Result
 from moa_ray.proposals import Proposer
 from moa_ray.race import Grid, Plan, Race
@@ -218,7 +219,8 @@ CANDIDATES = (12, 24, 48, 72)
 
 
 def _planned(world: World, plan: Plan, scheduler: TrialScheduler, name: Callable[[], str | None]) -> Method:
-    conductor = tuning._Conductor(plan, [])
+    # Room for all: how many run at once is for whoever asks.
+    conductor = tuning._Conductor(plan, Slots(1, 0, None), [], lambda: Capacity(({"CPU": 1000.0},)))
 
     def report(config: dict[str, Any], epoch: int) -> dict[str, Any]:
         recipe = Recipe.from_dict(config["recipe"])
@@ -227,7 +229,7 @@ def _planned(world: World, plan: Plan, scheduler: TrialScheduler, name: Callable
         end = {"outcome": {"status": "finished", "epochs": epoch, "seconds": float(epoch)}, "done": True}
         return {"epoch": row, **(end if epoch == EPOCHS else {})}
 
-    return Method(tuning._Asker(conductor), scheduler, report, name, tuning._Taker(conductor))
+    return Method(tuning._Asker(conductor), scheduler, report, name, tuning._Taker(conductor, None))
 
 
 def _recipe(config: dict[str, Any]) -> Recipe:
