@@ -11,14 +11,15 @@ import logging
 import os
 import signal
 import tempfile
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 # Ray reads these when it is imported.
@@ -29,32 +30,34 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from moa_ray import stores
+from moa_ray.capacity import Amounts, Capacity, Demand, NodeType, Slots, Watch, refusal, share_out
+from moa_ray.command import StuckError
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Screen
+from moa_ray.spec import Resources
 from moa_ray.stores import Place
 from moa_ray.tiles import Crew, Threads, in_order
 
 _PATIENCE = 60  # seconds in which a node must say what it sees
+_GLANCE = 5  # seconds between looks at nodes while one waits for them
+_MANY = 1000  # nodes, where their number is not known
+_JOINING = 40  # seconds in which the nodes of a cluster that is being started must have joined
+_SCALING = Path("~/ray_bootstrap_config.yaml")  # what `ray up` tells the autoscaler, on the head
 _ALONE = "moa_ray-alone"  # Ray's namespace where no node can join
 
 _Job = TypeVar("_Job")
 _Made = TypeVar("_Made")
 
 
-@dataclass(frozen=True)
-class Slots:
-    """What each trial gets and how many run at once."""
-
-    cpus: float
-    gpus: float
-    concurrent: int
-
-
 @contextlib.contextmanager
 def connect(address: str | None) -> Iterator[None]:
     """Ray: the cluster at an address, or one of this machine alone that ends with the block."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **{"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"},
+        # A process takes of a GPU's memory what it needs, not all: others may share it.
+        **{"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+    }
     address = _address(address)
     local = {"include_dashboard": False, "namespace": _ALONE} if address == "local" else {}
     terminate = signal.getsignal(signal.SIGTERM)
@@ -80,16 +83,24 @@ def _address(given: str | None) -> str:
 
 
 @contextlib.contextmanager
-def preparers(address: str | None, screen: Screen, warn: Callable[[str], None]) -> Iterator[Crew | None]:
+def preparers(
+    address: str | None, screen: Screen, warn: Callable[[str], None], check: Callable[[], object] = lambda: None
+) -> Iterator[Crew | None]:
     """Who prepares a screen's tiles: the nodes of the cluster at an address; None where it is this machine alone.
 
     warn : told in one sentence how many nodes do not see the screen's files
+    check : called before they begin, with the cluster at hand; it may raise
     """
     if _address(address) == "local":
         yield None
         return
     with contextlib.ExitStack() as connection:
-        yield Nodes(lambda: connection.enter_context(connect(address)), screen, warn)
+
+        def join() -> None:
+            connection.enter_context(connect(address))
+            check()
+
+        yield Nodes(join, screen, warn)
 
 
 class Nodes:
@@ -109,31 +120,68 @@ class Nodes:
         return screen.origin
 
     def map(self, work: Callable[[_Job], _Made], jobs: Iterable[_Job]) -> Generator[_Made | ValueError, None, None]:
-        """See `Crew`."""
-        cores = self._cores
-        if not set(cores) - {ray.get_runtime_context().get_node_id()}:
+        """See `Crew`. Raises StuckError when every node that sees the files is lost."""
+        if not set(self._seeing) - {ray.get_runtime_context().get_node_id()}:
             yield from Threads(os.cpu_count() or 1).map(work, jobs)
             return
-        do = ray.remote(
-            num_cpus=1, scheduling_strategy="SPREAD", label_selector={"ray.io/node-id": f"in({','.join(cores)})"}
-        )(_do)
+        do = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_do)
         shared = ray.put(work)
-        yield from in_order((do.remote(shared, job) for job in jobs), _outcome, 2 * sum(cores.values()))
+
+        def begin(job: _Job) -> tuple[Any, set[str]]:
+            self._look_again()
+            there = {"ray.io/node-id": f"in({','.join(self._seeing)})"}
+            return do.options(label_selector=there).remote(shared, job), set(self._seeing)
+
+        yield from in_order(map(begin, jobs), self._outcome, 2 * sum(self._seeing.values()))
 
     @functools.cached_property
-    def _cores(self) -> dict[str, int]:
+    def _seeing(self) -> dict[str, int]:
         """The nodes that see the screen's files, and their cores."""
         self._join()
-        nodes = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]}
-        cores = {node: count for node, count in nodes.items() if count}
-        root, name = self._screen.origin, self._screen.fields[self._screen.path_columns[0]].iloc[0].partition("!")[0]
-        seeing = passing(cores, _sees, root / name, (self._screen.root / name).stat().st_size)
-        if len(seeing) < len(cores):
+        self._known = _cores()
+        self._looked = time.monotonic()
+        seeing = self._that_see(self._known)
+        if len(seeing) < len(self._known):
+            remedy = "give them credentials too" if self._screen.source else "put it where all of them see it"
             self._warn(
-                f"{len(cores) - len(seeing)} of {len(cores)} nodes do not see {root} and prepare no tiles; "
-                + ("give them credentials too" if self._screen.source else "put it where all of them see it")
+                f"{len(self._known) - len(seeing)} of {len(self._known)} nodes do not see {self._screen.origin} and "
+                f"prepare no tiles; {remedy}"
             )
-        return {node: cores[node] for node in seeing}
+        return seeing
+
+    def _that_see(self, cores: Mapping[str, int]) -> dict[str, int]:
+        name = self._screen.fields[self._screen.path_columns[0]].iloc[0].partition("!")[0]
+        size = (self._screen.root / name).stat().st_size
+        return {node: cores[node] for node in passing(cores, _sees, self._screen.origin / name, size)}
+
+    def _look_again(self) -> None:
+        """Let nodes take part that have joined meanwhile."""
+        if time.monotonic() - self._looked < _GLANCE:
+            return
+        self._looked = time.monotonic()
+        joined = {node: cores for node, cores in _cores().items() if node not in self._known}
+        self._known |= joined
+        self._seeing |= self._that_see(joined)
+
+    def _outcome(self, begun: tuple[Any, set[str]]) -> Any:
+        reference, nodes = begun
+        while not ray.wait([reference], timeout=_GLANCE)[0]:
+            if not nodes & _cores().keys():
+                raise self._lost()
+        try:
+            return _outcome(reference)
+        except ray.exceptions.TaskUnschedulableError:  # where Ray hears of it first
+            raise self._lost() from None
+
+    def _lost(self) -> StuckError:
+        where = self._screen.origin
+        return StuckError(f"every node that sees {where} is lost; the same command goes on from what was prepared")
+
+
+def _cores() -> dict[str, int]:
+    """The nodes that are alive and have cores."""
+    nodes = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]}
+    return {node: count for node, count in nodes.items() if count}
 
 
 def passing(nodes: Iterable[str], probe: Callable[..., bool], *given: object) -> list[str]:
@@ -173,24 +221,55 @@ def _outcome(reference: Any) -> Any:
         raise
 
 
-def slots(
-    cpus: int | Literal["auto"], gpus: float | Literal["auto"], concurrent: int | None, open_cluster: bool
-) -> Slots:
-    """What each trial gets: one GPU where the cluster has any, else CPUs alone.
+# What there is for trials ---------------------------------------------------------------------------------------------
 
-    Raises ValueError where this machine alone can never hold a trial; a cluster may still grow.
+
+def slots(resources: Resources, backbones: Collection[str], address: str | None) -> Slots:
+    """What each trial gets of the cluster at an address. One whose nodes are still joining is waited for.
+
+    Raises ValueError where the trials of some backbone can never have a place: they fit into no node, busy or not, and
+    into none that an autoscaler may add.
     """
-    have = ray.cluster_resources()
-    all_cpus, all_gpus = have.get("CPU", 1.0), have.get("GPU", 0.0)
-    gpus = (1.0 if all_gpus else 0.0) if gpus == "auto" else gpus
-    if cpus == "auto":
-        # With GPUs the CPUs are shared out among them. Without, few CPUs a trial are best: small steps scale badly.
-        cpus = max(1, int(all_cpus * gpus / all_gpus)) if gpus and all_gpus else max(1, int(all_cpus) // 8)
-    for name, asked, available in (("gpus", gpus, all_gpus), ("cpus", cpus, all_cpus)):
-        if asked > available and not open_cluster:
-            raise ValueError(f"resources.{name}: each trial asks for {asked:g}, but this machine has {available:g}")
-    fit = int(all_cpus // cpus) if not gpus else int(min(all_cpus // cpus, all_gpus / gpus))
-    return Slots(float(cpus), float(gpus), concurrent or max(1, fit))
+    deadline = time.monotonic() + (0 if _address(address) == "local" else _JOINING)
+    while True:
+        have = capacity(address)
+        found = share_out(resources, backbones, have)
+        problem = refusal(found, backbones, have)
+        if problem is None:
+            return found
+        if time.monotonic() >= deadline:
+            raise ValueError(problem)
+        time.sleep(1)
+
+
+def capacity(address: str | None = None) -> Capacity:
+    """What the nodes have now, busy or not, and what the autoscaler of the cluster at an address may add.
+
+    `ray up` leaves its file on the head, where a submitted driver finds it. Elsewhere only the nodes tell by a label
+    that there is an autoscaler (on Kubernetes, say), and not what it may add.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    totals = [node["Resources"] for node in nodes]
+    if _address(address) == "local":
+        return Capacity(tuple(totals))
+    try:
+        return scaled(totals, yaml.safe_load(_SCALING.expanduser().read_text()))
+    except FileNotFoundError:
+        is_scaled = any("ray.io/node-group" in node["Labels"] for node in nodes)
+        unknown = NodeType("unknown", {}, _MANY)
+        return Capacity(tuple(totals), (unknown,) if is_scaled else (), _MANY)
+
+
+def scaled(nodes: Sequence[Amounts], config: Mapping[str, Any]) -> Capacity:
+    """The capacity of a cluster with an autoscaler.
+
+    config : what `ray up` was told, with the defaults that it filled in
+    """
+    types = (
+        NodeType(name, kind["resources"], kind["max_workers"]) for name, kind in config["available_node_types"].items()
+    )
+    workers = len(nodes) - 1  # the head is none
+    return Capacity(tuple(nodes), tuple(types), max(0, config["max_workers"] - workers))
 
 
 def on_this_node(path: Path, files: Mapping[Path, Any]) -> Path:
@@ -255,7 +334,9 @@ def _read_pretrained(backbone: str, weights: str, size: int) -> list[np.ndarray]
 _PASSES, _FEWEST = 256, 64
 
 
-def features(recipe: Recipe, tiles: Path, slots: Slots) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def features(
+    recipe: Recipe, tiles: Path, slots: Slots, watch: Watch | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """What a frozen backbone makes of the tiles in a file, a stretch at a time as they come.
 
     Yields the first row of each stretch and its features, (orientations, rows, channels). The rows are spread over as
@@ -263,15 +344,20 @@ def features(recipe: Recipe, tiles: Path, slots: Slots) -> Iterator[tuple[int, N
     so that two cores take two stretches in half the time, where two threads of one process would wait for each other.
     A process that is lost is begun anew, elsewhere if need be; all end with the iteration.
 
+    watch : told of processes that no node can hold, and may end the waiting
     Raises ValueError where the weights cannot be had, as `share_pretrained` does.
     """
     recipe = dataclasses.replace(recipe, batch_size=32)  # those that share the features differ in it
     files = {} if is_alone() else share_files([tiles])
     count = len(np.load(tiles, mmap_mode="r", allow_pickle=False))
     size = max(_FEWEST, _PASSES // recipe.features_key[-1])
-    begin = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus, max_restarts=2, max_task_retries=2)(_Frozen).remote
+    demand = slots.of(recipe.backbone)
+    options = {"num_cpus": demand.cpus, "num_gpus": demand.gpus, "resources": dict(demand.others)}
+    begin = ray.remote(**options, max_restarts=2, max_task_retries=2)(_Frozen).remote
     waiting = deque(range(0, count, size))
-    crew = [begin(recipe, tiles, files, size) for _ in range(min(slots.concurrent, len(waiting)))]
+    most = min(slots.concurrent or len(waiting), len(waiting))
+    have = watch.capacity() if watch else capacity()
+    crew = [begin(recipe, tiles, files, size) for _ in range(have.at_once(demand, most))]
     taking = {}
     try:
         # While they begin. Those that train on features need no weights, and so `share_pretrained` passes them over.
@@ -280,7 +366,7 @@ def features(recipe: Recipe, tiles: Path, slots: Slots) -> Iterator[tuple[int, N
             first = waiting.popleft()
             taking[process.take.remote(first, weights)] = process, first
         while taking:
-            (done,), _ = ray.wait(list(taking))
+            done = _first_done(taking, demand, watch)
             process, first = taking.pop(done)
             stretch = _stretch(done, recipe)
             if waiting:
@@ -292,6 +378,15 @@ def features(recipe: Recipe, tiles: Path, slots: Slots) -> Iterator[tuple[int, N
     finally:
         for process in crew:
             ray.kill(process)
+
+
+def _first_done(taking: Mapping[Any, object], demand: Demand, watch: Watch | None) -> Any:
+    while True:
+        done, _ = ray.wait(list(taking), timeout=_GLANCE)
+        if done:
+            return done[0]
+        if watch is not None:
+            watch.look([demand], idle=True)  # where no node could hold a process, none is there that works
 
 
 def _stretch(reference: Any, recipe: Recipe) -> NDArray[np.float32]:

@@ -11,6 +11,10 @@ from typing import NoReturn
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
+class StuckError(Exception):
+    """A command cannot go on, for a reason that is nobody's slip: the message says all, and no traceback is shown."""
+
+
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     """An argument parser that calls itself by the command as people type it."""
     return argparse.ArgumentParser(prog=f"python -m moa_ray.{name}", description=description)
@@ -45,6 +49,9 @@ def run(
             return FAILED
         print(error, file=sys.stderr)
         return WRONG_INPUT
+    except StuckError as error:
+        print(error, file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted; the ledger is intact: the same command goes on from here", file=sys.stderr)
         return INTERRUPTED

@@ -44,7 +44,12 @@ def _walk(model: type, loc: tuple[int | str, ...]) -> tuple[list[str], list[str]
     path: list[str] = []
     sections: list[Any] = [model]
     known: list[str] = []
+    named = False  # whether the next part is a name that the user gave, not a key of ours
     for part in loc:
+        if named:
+            path.append(str(part))
+            named = False
+            continue
         fields = {name: kind for section in sections for name, kind in _fields(section).items()}
         tagged = [section for section in sections if part in _tags(section)]
         if len(sections) > 1 and tagged:
@@ -52,7 +57,7 @@ def _walk(model: type, loc: tuple[int | str, ...]) -> tuple[list[str], list[str]
         elif part in fields or (sections and part == loc[-1]):
             path.append(str(part))
             known = list(fields)
-            sections = _sections(fields.get(str(part)))
+            sections, named = _sections(fields.get(str(part))), _is_mapping(fields.get(str(part)))
         elif isinstance(part, int):
             path.append(str(part))
     return path, known
@@ -70,6 +75,10 @@ def _sections(kind: Any) -> list[Any]:
     if isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)):
         return [kind]
     return [section for argument in typing.get_args(kind) for section in _sections(argument)]
+
+
+def _is_mapping(kind: Any) -> bool:
+    return any(typing.get_origin(one) is dict for one in (kind, *typing.get_args(kind)))
 
 
 def _tags(section: Any) -> tuple[Any, ...]:

@@ -9,14 +9,18 @@ import sys
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO
 
 _KILL_ME_WITH_MY_PARENT = 1  # PR_SET_PDEATHSIG
 
 
-def begin(module: str, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], Connection]:
+def begin(
+    module: str, environment: Mapping[str, str], stderr: IO[bytes] | None = None
+) -> tuple[subprocess.Popen[bytes], Connection]:
     """Run ``python -m MODULE``, which finds what this process can import; returns it and the connection to it.
 
     environment : variables that differ from this process's
+    stderr : a file for what it says there; by default this process's own
     """
     mine, its = socket.socketpair()
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
@@ -24,6 +28,7 @@ def begin(module: str, environment: Mapping[str, str]) -> tuple[subprocess.Popen
         [sys.executable, "-m", module, str(its.fileno()), str(os.getpid())],
         env={**os.environ, "PYTHONPATH": path, **environment},
         pass_fds=[its.fileno()],
+        stderr=stderr,
         process_group=0,  # Ctrl-C is the parent's to act on
     )
     its.close()

@@ -33,6 +33,10 @@ from moa_ray.tables import CANDIDATE, FOLD, LABEL
 
 Signature = tuple[Any, ...]  # see `Recipe.signature`
 
+# Candidates that wait for a node that holds them, until which others are still proposed: nodes that hold others should
+# not idle, and a proposal is the better the more is known.
+_HELD_UP = 4
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -52,13 +56,21 @@ class Assignment:
         return self.recipe.candidate, self.fold
 
 
+HasRoom = Callable[[Recipe], bool]
+
+
+def _anything(recipe: Recipe) -> bool:
+    return True
+
+
 class Plan(Protocol):
     """What `moa_ray.tuning` asks of a search."""
 
-    def ask(self, warm: Signature | None = None) -> Assignment | None:
+    def ask(self, warm: Signature | None = None, has_room: HasRoom = _anything) -> Assignment | None:
         """The next assignment, or None while there is none to give.
 
         warm : what the worker that will take it has compiled; it keeps that as long as others can take the rest
+        has_room : whether a trial of a recipe could be begun now; while nothing runs, one of any recipe could
         """
 
     def tell(self, assignment: Assignment, result: Result) -> bool:
@@ -94,13 +106,14 @@ class Grid:
         """Trials that will have been done at the end."""
         return self._total
 
-    def ask(self, warm: Signature | None = None) -> Assignment | None:
-        """The next assignment, or None while all that is left is running."""
-        if not any(self._waiting.values()):
+    def ask(self, warm: Signature | None = None, has_room: HasRoom = _anything) -> Assignment | None:
+        """The next assignment, or None while all that is left is running or has no room."""
+        open_ = [signature for signature, queue in self._waiting.items() if queue and has_room(queue[0].recipe)]
+        if not open_:
             return None
-        if warm is None or not self._waiting.get(warm):
+        if warm is None or warm not in open_:
             busy = Counter(self._running.values())
-            warm = max(self._waiting, key=lambda signature: len(self._waiting[signature]) / (1 + busy[signature]))
+            warm = max(open_, key=lambda signature: len(self._waiting[signature]) / (1 + busy[signature]))
         assignment = self._waiting[warm].popleft()
         self._running[assignment.key] = assignment.recipe.signature
         return assignment
@@ -221,21 +234,24 @@ class Race:
 
     # What tuning asks -------------------------------------------------------------------------------------------------
 
-    def ask(self, warm: Signature | None = None) -> Assignment | None:
-        """The next assignment, or None while there is none to give."""
-        if self._again:
-            assignment = self._again.popleft()
-            self._runners[assignment.recipe.candidate].running.add(assignment.fold)
-            return assignment
+    def ask(self, warm: Signature | None = None, has_room: HasRoom = _anything) -> Assignment | None:
+        """The next assignment, or None while there is none to give, or none that has room."""
+        again = next((assignment for assignment in self._again if has_room(assignment.recipe)), None)
+        if again is not None:
+            self._again.remove(again)
+            self._runners[again.recipe.candidate].running.add(again.fold)
+            return again
         while True:
+            held_up = 0
             for runner in sorted(self._runners.values(), key=partial(_turn, warm=warm)):
                 fold = self._next_fold(runner)
-                if fold is not None:
+                if fold is not None and has_room(runner.proposal.recipe):
                     runner.running.add(fold)
                     return Assignment(runner.proposal.recipe, fold, stoppable=fold in self.stoppable_folds)
-            if self._promote() or self._enter():
+                held_up += fold is not None
+            if self._promote() or (held_up < _HELD_UP and self._enter()):
                 continue
-            return self._ask_confirmation()
+            return self._ask_confirmation(has_room)
 
     def tell(self, assignment: Assignment, result: Result) -> bool:
         """Take note of how an assignment ended; True where no further attempt follows."""
@@ -326,7 +342,7 @@ class Race:
         self._admit(proposal)
         return True
 
-    def _ask_confirmation(self) -> Assignment | None:
+    def _ask_confirmation(self, has_room: HasRoom) -> Assignment | None:
         """The winner and the runners-up on the folds that nothing was chosen by.
 
         While the last search trials run, a slot that would idle begins with those that lead.
@@ -334,7 +350,8 @@ class Race:
         for candidate in self.ranking[: 1 + self._settings.confirm]:
             runner = self._runners[candidate]
             for fold in self._confirm:
-                if fold not in runner.ended and fold not in runner.running:
+                done = fold in runner.ended or fold in runner.running
+                if not done and has_room(runner.proposal.recipe):
                     runner.running.add(fold)
                     return Assignment(runner.proposal.recipe, fold)
         self._over = not any(runner.running for runner in self._runners.values()) and not self._again

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from moa_ray import complaints, stores
+from moa_ray.backbones import BACKBONES
 from moa_ray.conformal import Conformal
 from moa_ray.images import Preparation
 from moa_ray.recipe import Recipe, first_look
@@ -56,6 +57,17 @@ Folder = Annotated[Path, PlainValidator(_folder), PlainSerializer(str)]
 Channels = Annotated[tuple[str | None, ...], Field(min_length=1, max_length=3)]
 Name = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _whole_above_one(amount: float) -> float:
+    """Ray hands out parts of one thing, or whole things."""
+    if amount > 1 and amount != int(amount):
+        raise ValueError(f"above 1 it must be a whole number, but got {amount:g}")
+    return amount
+
+
+Gpus = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
+Amount = Annotated[float, Field(gt=0), AfterValidator(_whole_above_one)]
 
 
 class Section(BaseModel):
@@ -237,20 +249,57 @@ class Predict(Section):
         return {method: count for method, count in wanted.items() if count is not None}
 
 
-class Resources(Section):
-    """What each trial gets; ``auto``: one GPU where the cluster has any, else CPUs alone.
+class OwnResources(Section):
+    """What the trials of one backbone get in place of what all get; null leaves it."""
 
-    concurrent : trials at once at most; null means as many as the cluster can hold
+    gpus: Gpus | Literal["auto"] | None = None
+    cpus: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    custom: dict[str, Amount] | None = None
+    accelerator_type: Name | None = None
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> "OwnResources":
+        _require_custom(self.custom or {})
+        return self
+
+
+class Resources(Section):
+    """What each trial gets; ``auto``: one GPU where the cluster has any or may add some, else CPUs alone.
+
+    custom : further resources of Ray's and amounts, as nodes were given them: ``{big: 1}``
+    accelerator_type : the kind of GPU a node must have, by Ray's name for it: ``A100``
+    by_backbone : backbone to what its trials get in place of that
+    concurrent : trials at once at most; null means as many as the cluster can hold. Where an autoscaler adds nodes, it
+        is asked for some more trials than run: four at first, then for as many again
+    patience : minutes to wait where no node can hold a trial but one may come: an autoscaler's, or a lost one
     retries : how often a trial that crashed is tried again
     tiles_on_device : share of a trial's part of its GPU's memory that tiles may take, to be looked up there; where they
         need more, and on CPUs, they stream from the memory map
     """
 
-    gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    gpus: Gpus | Literal["auto"] = "auto"
     cpus: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    custom: dict[str, Amount] = Field(default_factory=dict)
+    accelerator_type: Name | None = None
+    by_backbone: dict[str, OwnResources] = Field(default_factory=dict)
     concurrent: Annotated[int, Field(ge=1)] | None = None
+    patience: Annotated[float, Field(ge=0)] = 30.0
     retries: Annotated[int, Field(ge=0)] = 2
     tiles_on_device: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> "Resources":
+        _require_custom(self.custom)
+        unknown = next((name for name in self.by_backbone if name not in BACKBONES), None)
+        if unknown is not None:
+            raise ValueError(f"by_backbone: unknown backbone {unknown!r}{complaints.nearest(unknown, BACKBONES)}")
+        return self
+
+
+def _require_custom(custom: dict[str, float]) -> None:
+    for name in custom:
+        if name.lower() in ("cpu", "cpus", "gpu", "gpus") or "memory" in name:
+            raise ValueError(f"custom: {name!r} is no custom resource; cpus and gpus stand beside custom")
 
 
 class Tracking(Section):
@@ -345,6 +394,11 @@ class Sweep(Section):
         backbone.
         """
         return self.space.grid() if isinstance(self.search, Grid) else self.space.representatives()
+
+    @property
+    def backbones(self) -> list[str]:
+        """Those that are trained."""
+        return list(dict.fromkeys(recipe.backbone for recipe in self.recipes))
 
     @property
     def frozen(self) -> list[Recipe]:

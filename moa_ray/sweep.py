@@ -20,6 +20,7 @@ import pandas as pd
 from rich.console import Console
 
 from moa_ray import cluster, command, ledger, metrics, report, screening, spec, tracking, tuning, unknowns
+from moa_ray.capacity import Slots, Watch
 from moa_ray.ledger import SETTLED, Ledger, Proposal, Result
 from moa_ray.mirror import Mirror
 from moa_ray.progress import Board, download_progress, features_progress, field_progress
@@ -73,7 +74,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
 def _run_study(study: Study, mirror: Mirror, address: str | None, console: Console) -> report.Written:
     """Prepare, search, report."""
     warn = partial(_warn, console)
-    with field_progress(console) as progress, cluster.preparers(address, study.screen, warn) as crew:
+    # A cluster that cannot hold the trials is not asked for hours of tiles first.
+    check = partial(cluster.slots, study.sweep.resources, study.sweep.backbones, address)
+    with field_progress(console) as progress, cluster.preparers(address, study.screen, warn, check) as crew:
         store = study.prepare(progress, crew)
     book = Ledger(study.sweep.out, mirror.send)
     book.open(study.sweep, study.record(store, _as_typed()))
@@ -98,10 +101,10 @@ def _search(
     if first is None:
         return
     with cluster.connect(address):
-        settings = study.sweep.resources
-        slots = cluster.slots(settings.cpus, settings.gpus, settings.concurrent, open_cluster=address is not None)
+        slots = cluster.slots(study.sweep.resources, study.sweep.backbones, address)
+        watch = Watch(partial(cluster.capacity, address), partial(console.print, markup=False), slots.patience)
         for job in itertools.chain([first], jobs):
-            _run(job, study, store, slots, console)
+            _run(job, study, store, slots, watch, console)
 
 
 def _jobs(study: Study, book: Ledger, tracker: Tracker, console: Console) -> Iterator["Job"]:
@@ -194,8 +197,8 @@ def _members(study: Study, book: Ledger, tracker: Tracker, console: Console) -> 
     return Job(Grid(todo, sweep.resources.retries, done), [winner], frozen, recorder, done)
 
 
-def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console: Console) -> None:
-    features = _take_features(study.features(store.path, job.frozen), store, slots, console)
+def _run(job: Job, study: Study, store: TileStore, slots: Slots, watch: Watch, console: Console) -> None:
+    features = _take_features(study.features(store.path, job.frozen), store, slots, watch, console)
     material = study.material(store)
     sizes = {recipe.image_size for recipe in job.recipes if recipe.freeze != "all"}  # heads see features alone
     material = replace(material, tiles={size: path for size, path in material.tiles.items() if size in sizes})
@@ -209,18 +212,18 @@ def _run(job: Job, study: Study, store: TileStore, slots: cluster.Slots, console
     )
     exact = not isinstance(job.plan, Race)
     with Board(console, lambda: job.plan.at_most, job.done, job.recorder.leader.words, exact) as board:
-        trainable = tuning.trainable(bench, job.recipes, slots)
-        tuning.run(job.plan, trainable, slots, [job.recorder, board], job.scheduler)
+        trainable = tuning.trainable(bench, job.recipes)
+        tuning.run(job.plan, trainable, slots, [job.recorder, board], job.scheduler, watch)
 
 
 def _take_features(
-    wanted: Mapping[Recipe, Features], store: TileStore, slots: cluster.Slots, console: Console
+    wanted: Mapping[Recipe, Features], store: TileStore, slots: Slots, watch: Watch, console: Console
 ) -> dict[tuple[Any, ...], Path]:
     """Take the frozen features that the store lacks; where each set lies."""
     with features_progress(console) as progress:
         for recipe, features in wanted.items():
             if not features.path.exists():
-                take = partial(cluster.features, recipe, store.file(int(recipe.image_size)).resolve(), slots)
+                take = partial(cluster.features, recipe, store.file(int(recipe.image_size)).resolve(), slots, watch)
                 features.write(len(store.table), take, partial(progress, f"{recipe.backbone}, {recipe.image_size} px"))
     return {recipe.features_key: features.path.resolve() for recipe, features in wanted.items()}
 

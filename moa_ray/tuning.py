@@ -8,7 +8,8 @@ import dataclasses
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 
 from moa_ray import cluster
-from moa_ray.cluster import Slots
+from moa_ray.capacity import Capacity, Demand, Slots, Watch
 from moa_ray.ledger import Result, Status
 from moa_ray.race import Assignment, Plan, Signature
 from moa_ray.recipe import Recipe
@@ -38,6 +39,8 @@ from moa_ray.spec import Asha
 from moa_ray.worker import EPOCH, OUTCOME, Bench, Worker
 
 _NEVER = 10**9  # epochs
+_MANY = 10**6  # trials
+_KNOWN_FOR = 2.0  # seconds for which what a cluster has is taken for known
 
 
 class Listener(Protocol):
@@ -53,7 +56,7 @@ class Listener(Protocol):
         """An attempt has ended; `final` where no further attempt follows."""
 
 
-def trainable(bench: Bench, recipes: list[Recipe], slots: Slots) -> Any:
+def trainable(bench: Bench, recipes: list[Recipe]) -> Any:
     """What Tune runs: recipes on folds, with all that they need within reach of every node.
 
     recipes : one for each set of pretrained weights that may be asked for
@@ -62,28 +65,35 @@ def trainable(bench: Bench, recipes: list[Recipe], slots: Slots) -> Any:
     weights = cluster.share_pretrained(recipes)
     paths = [*bench.material.tiles.values(), *bench.features.values()]
     files = {} if cluster.is_alone() else cluster.share_files(paths)
-    bench = dataclasses.replace(bench, gpus=slots.gpus)
     return tune.with_parameters(FoldTrainable, bench=bench, files=files, weights=weights)
 
 
 def run(
-    plan: Plan, trainable: Any, slots: Slots, listeners: list[Listener], scheduler: TrialScheduler | None = None
+    plan: Plan,
+    trainable: Any,
+    slots: Slots,
+    listeners: list[Listener],
+    scheduler: TrialScheduler | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Run a plan to its end, telling the listeners; what a trial does wrong is its own result, not an exception here.
 
+    As many trials run as the cluster holds at the time, and no more wait than make an autoscaler add nodes.
+
     scheduler : which trials stop at an epoch; by default none
+    watch : told of trials that no node can hold, and may end the waiting
     """
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    conductor = _Conductor(plan, listeners)
+    conductor = _Conductor(plan, slots, listeners, watch.capacity if watch else cluster.capacity)
     with tempfile.TemporaryDirectory(prefix="moa_ray-tune-") as scratch:
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
+            tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([config["resources"]])),
             tune_config=tune.TuneConfig(
                 search_alg=_Asker(conductor),
                 scheduler=scheduler or InOrder(),
                 num_samples=-1,
-                max_concurrent_trials=slots.concurrent,
+                max_concurrent_trials=_MANY,  # the conductor says when there is room, here a number must stand
                 reuse_actors=True,
                 trial_dirname_creator=_folder,
             ),
@@ -91,7 +101,7 @@ def run(
                 name="trials",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[_Taker(conductor)],
+                callbacks=[_Taker(conductor, watch)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
@@ -189,12 +199,11 @@ class FoldTrainable(tune.Trainable):  # type: ignore[misc]
         self, config: dict[str, Any], bench: Bench, files: Mapping[Path, Any], weights: Mapping[Any, Any]
     ) -> None:
         """Begin the process that trains, with as many threads as this worker has CPUs."""
-        cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+        cpus, gpus = (config["resources"].get(name, 0) for name in ("CPU", "GPU"))
         here = {size: cluster.on_this_node(path, files) for size, path in bench.material.tiles.items()}
         features = {key: cluster.on_this_node(path, files) for key, path in bench.features.items()}
-        bench = dataclasses.replace(
-            bench, material=dataclasses.replace(bench.material, tiles=here), features=features, cpus=cpus
-        )
+        material = dataclasses.replace(bench.material, tiles=here)
+        bench = dataclasses.replace(bench, material=material, features=features, cpus=max(1, int(cpus)), gpus=gpus)
         self._worker = Worker(bench, lambda *key: list(ray.get(weights[key])))
         self.reset_config(config)
 
@@ -225,25 +234,48 @@ class _Quiet(dict[str, Any]):
 class _Conductor:
     """Brings the plan's assignments together with Tune's trials."""
 
-    def __init__(self, plan: Plan, listeners: list[Listener]) -> None:
-        self.plan = plan
-        self.listeners = listeners
+    def __init__(
+        self, plan: Plan, slots: Slots, listeners: list[Listener], ask_capacity: Callable[[], Capacity]
+    ) -> None:
+        self.plan, self.slots, self.listeners = plan, slots, listeners
         self.assignments: dict[str, Assignment] = {}
+        # Those of them for which there is a worker.
+        self.started: set[str] = set()
         # What the worker has compiled that Tune keeps for the next trial: the one that became free first.
         self._free: Signature | None = None
         self._histories: dict[str, list[dict[str, Any]]] = {}
+        self._ask_capacity = ask_capacity
+        self._capacity, self._asked = Capacity(()), float("-inf")
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its settings for a restore that we never make."""
         return {}
 
     def ask(self, trial_id: str) -> Assignment | None:
-        """The assignment for the next of Tune's trials."""
-        assignment = self.plan.ask(self._free)
+        """The assignment for the next of Tune's trials; None where there is none, or no room for it."""
+        room = {kind for kind in self.slots.kinds if self._has_room(kind)}
+        if not room:  # a plan that is asked may propose
+            return None
+        assignment = self.plan.ask(self._free, lambda recipe: self.slots.of(recipe.backbone) in room)
         if assignment is not None:
             self.assignments[trial_id] = assignment
             self._free = None
         return assignment
+
+    def _has_room(self, kind: Demand) -> bool:
+        if time.monotonic() - self._asked > _KNOWN_FOR:
+            self._capacity, self._asked = self._ask_capacity(), time.monotonic()
+        return self.slots.may_begin(self._capacity, list(map(self.demand, self.assignments.values())), kind)
+
+    def demand(self, assignment: Assignment) -> Demand:
+        """What a trial asks for."""
+        return self.slots.of(assignment.recipe.backbone)
+
+    @property
+    def waiting(self) -> list[Demand]:
+        """What trials ask for that have no worker, and what none may ask for since no node has it."""
+        held_up = {self.demand(one) for trial_id, one in self.assignments.items() if trial_id not in self.started}
+        return [*held_up, *(kind for kind in self.slots.kinds - held_up if not self._capacity.fits(kind))]
 
     def epoch(self, trial_id: str, epoch: dict[str, Any]) -> None:
         self._histories.setdefault(trial_id, []).append(epoch)
@@ -259,6 +291,7 @@ class _Conductor:
         """A trial has ended; `lost` where its worker has too."""
         self._histories.pop(trial_id, None)
         assignment = self.assignments.pop(trial_id)
+        self.started.discard(trial_id)
         if not lost and self._free is None:
             self._free = assignment.recipe.signature
         candidate, fold = assignment.key
@@ -284,6 +317,7 @@ class _Asker(Searcher):  # type: ignore[misc]
             "recipe": assignment.recipe.as_dict(),
             "fold": assignment.fold,
             "stoppable": assignment.stoppable,
+            "resources": self._conductor.demand(assignment).amounts,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -296,10 +330,19 @@ class _Asker(Searcher):  # type: ignore[misc]
 class _Taker(tune.Callback):  # type: ignore[misc]
     """Takes outcomes out of Tune's results on the driver."""
 
-    def __init__(self, conductor: _Conductor) -> None:
-        self._conductor = conductor
+    def __init__(self, conductor: _Conductor, watch: Watch | None) -> None:
+        self._conductor, self._watch = conductor, watch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as of the conductor."""
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if self._watch is not None:
+            self._watch.look(self._conductor.waiting, idle=not self._conductor.started)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._conductor.started.add(trial.trial_id)
         for listener in self._conductor.listeners:
             listener.started(self._conductor.assignments[trial.trial_id])
 

@@ -6,7 +6,9 @@ GPU too, and when the system kills it for want of memory, whoever asked it for a
 """
 
 import dataclasses
+import os
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,6 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moa_ray import metrics, process, unknowns
+from moa_ray.ledger import Status
 from moa_ray.recipe import Recipe
 from moa_ray.study import Material
 from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, METHOD, SAMPLE, metadata_columns, probability_column
@@ -27,6 +30,7 @@ from moa_ray.tables import BACKBONE, CANDIDATE, FOLD, METHOD, SAMPLE, metadata_c
 # What a step returns: the epoch that it did, and with the last one how the trial ended.
 EPOCH, OUTCOME = "epoch", "outcome"
 _PRETRAINED = "pretrained"
+_LAST_WORDS = 2000  # bytes
 
 Pretrained = Callable[[str, str, int], list[NDArray[Any]]]
 
@@ -88,7 +92,7 @@ class Worker:
                 self._connection.send(self._pretrained(*asked))
             value: dict[str, Any] = asked
         except (EOFError, OSError):
-            value = {OUTCOME: _lost(self._process.wait())}
+            value = {OUTCOME: _lost(self._process.wait(), self._last_words())}
         if value.get(OUTCOME, {}).get("status") in ("crashed", "out_of_memory"):
             # A process in which something failed is not trusted with the next trial.
             self.close()
@@ -100,6 +104,7 @@ class Worker:
         self._connection.close()
         self._process.kill()
         self._process.wait()
+        self._said.close()
 
     def _begin(self) -> None:
         self._signature = None
@@ -109,18 +114,25 @@ class Worker:
             "TF_NUM_INTRAOP_THREADS": threads,
             "TF_NUM_INTEROP_THREADS": "1",
         }
-        self._process, self._connection = process.begin("moa_ray.worker", environment)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process lives
+        self._process, self._connection = process.begin("moa_ray.worker", environment, stderr=self._said)
         self._connection.send(self._bench)
 
+    def _last_words(self) -> str:
+        """The end of what the process said on stderr, where C++ says why it aborts."""
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _LAST_WORDS))
+        return self._said.read().decode(errors="replace").strip()
 
-def _lost(status: int) -> dict[str, Any]:
-    """The outcome of a trial whose process is gone."""
+
+def _lost(status: int, last_words: str = "") -> dict[str, Any]:
+    """The outcome of a trial whose process is gone; it may have said why."""
     if status == -signal.SIGKILL:
         text = (
             "the training process was killed, as the system does where memory runs out; give a trial fewer neighbours"
         )
         return {"status": "out_of_memory", "error": f"{text} (resources.concurrent) or a smaller batch_size"}
-    return {"status": "crashed", "error": f"the training process ended with status {status}"}
+    kind: Status = "out_of_memory" if _tells_of_memory(last_words) else "crashed"
+    return {"status": kind, "error": f"the training process ended with status {status}\n{last_words}".strip()}
 
 
 # Inside the process ---------------------------------------------------------------------------------------------------
@@ -268,12 +280,30 @@ def _can_be_sampled(recipe: Recipe, method: str) -> bool:
     return {"mc_dropout": recipe.has_dropout, "laplace": recipe.freeze == "all"}[method]
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error of any backend says that memory ran out."""
+# What libraries say, of a GPU's memory or the machine's, where the kind of the error does not tell.
+_OF_MEMORY = (
+    "out of memory",  # PyTorch, XLA
+    "out_of_memory",  # CUDA
+    "resource_exhausted",  # XLA, JAX
+    "oom when allocating",  # TensorFlow
+    "dst tensor is not initialized",  # TensorFlow, where a copy to a GPU finds no room
+    "status_alloc_failed",  # cuDNN, cuBLAS
+    "allocate memory",  # PyTorch on a CPU, the system
+    "failed to allocate",  # CUDA's allocators
+    "bad_alloc",  # C++, which ends the process with it
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any backend, or what caused it, says that memory ran out."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}) or "RESOURCE_EXHAUSTED" in str(
-        error
-    )
+    if names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"} or _tells_of_memory(str(error)):
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+
+
+def _tells_of_memory(text: str) -> bool:
+    return any(phrase in text.lower() for phrase in _OF_MEMORY)
 
 
 def _mapped(path: Path) -> NDArray[Any]:

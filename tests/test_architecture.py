@@ -12,6 +12,7 @@ LAYERS = {
     5: {"sweep", "prepare", "report"},
     4: {
         "study",
+        "capacity",
         "cluster",
         "tuning",
         "worker",
@@ -26,6 +27,9 @@ LAYERS = {
         "unsure",
         "figures_calibration",
         "page",
+        "contents",
+        "judgements",
+        "plain",
         "given",
         "progress",
     },

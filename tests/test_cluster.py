@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -17,6 +18,8 @@ from pyarrow import fs
 from ray.cluster_utils import Cluster
 
 from moa_ray import cluster, copies
+from moa_ray.capacity import Demand
+from moa_ray.command import StuckError
 from moa_ray.images import Preparation
 from moa_ray.screens import Screen, bbbc021
 from moa_ray.screens.synthetic import Painting, paint
@@ -231,6 +234,73 @@ def test_jobs_of_a_node_that_is_lost_run_again_elsewhere(screen: Screen, tmp_pat
             assert victim.node_id not in nodes
     finally:
         made.shutdown()
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_node_that_joins_later_gets_fields(
+    three_nodes: Cluster, screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_GLANCE", 0)
+    (tmp_path / "seen").mkdir()
+    on_all_four, late = where(tmp_path / "seen", together=4), list[Any]()
+
+    def jobs() -> Iterator[int]:
+        yield from range(6)
+        late.append(three_nodes.add_node(num_cpus=1))
+        three_nodes.wait_for_nodes()
+        yield from range(6, 18)
+
+    nodes = set(crew(screen).map(lambda job: on_all_four(job) if job >= 6 else "", jobs()))
+    three_nodes.remove_node(late[0])
+    assert late[0].node_id in nodes
+
+
+@pytest.mark.slow
+def test_when_all_nodes_that_see_the_screen_are_lost_that_is_said(
+    screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_GLANCE", 1)
+    made = start()
+    seeing = made.list_all_nodes()[-1]
+    node = seeing.node_id
+    monkeypatch.setattr(cluster, "_sees", lambda file, size: ray.get_runtime_context().get_node_id() == node)
+    try:
+        with cluster.connect(made.address):
+            fields = crew(screen, []).map(lambda job: job, iter(range(1000)))
+            next(fields)
+            made.remove_node(seeing, allow_graceful=False)
+            with pytest.raises(StuckError, match=r"every node that sees .* is lost"):
+                list(fields)
+    finally:
+        made.shutdown()
+
+
+def test_what_ray_up_was_told_says_what_may_be_added() -> None:
+    from ray.autoscaler._private.util import prepare_config
+
+    told = {
+        "cluster_name": "test",
+        "max_workers": 5,
+        "provider": {"type": "aws", "region": "eu-north-1"},
+        "auth": {"ssh_user": "ubuntu"},
+        "head_node_type": "head",
+        "available_node_types": {
+            "head": {"resources": {"CPU": 4}, "node_config": {}},
+            "gpu": {"resources": {"CPU": 8, "GPU": 1}, "node_config": {}, "max_workers": 4},
+            "cpu": {"resources": {"CPU": 32}, "node_config": {}},
+        },
+    }
+    have = cluster.scaled([{"CPU": 4.0}, {"CPU": 8.0, "GPU": 1.0}], prepare_config(told))
+    assert {kind.name: kind.most for kind in have.addable} == {"gpu": 4, "cpu": 5}
+    assert have.room == 4
+    mine = {
+        "cluster_name": "test",
+        "provider": {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2", "10.0.0.3"]},
+        "auth": {"ssh_user": "ubuntu"},
+    }
+    machines = cluster.scaled([{"CPU": 4.0}] * 2, prepare_config(mine))
+    assert machines.may_fit(Demand(1.0, 1.0))  # the third may have a GPU
+    assert not cluster.scaled([{"CPU": 4.0}] * 3, prepare_config(mine)).may_fit(Demand(1.0, 1.0))
 
 
 def test_this_machine_alone_starts_no_ray(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -65,3 +67,9 @@ def test_interrupt_and_termination_are_130_without_traceback(
     assert run(interrupted) == 130
     assert "Traceback" not in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", ["sweep", "prepare", "report"])
+def test_each_command_is_run_by_its_name(name: str) -> None:
+    done = subprocess.run([sys.executable, "-m", f"moa_ray.{name}", "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[:4]) == (0, ["usage:", "python", "-m", f"moa_ray.{name}"])

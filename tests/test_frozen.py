@@ -13,6 +13,7 @@ import yaml
 from commands import killed, predictions, results, run, times
 
 from moa_ray import cluster, models, training
+from moa_ray.capacity import Slots
 from moa_ray.recipe import NO_AUGMENTATION, Recipe
 from moa_ray.tables import CANDIDATE
 
@@ -48,7 +49,7 @@ def test_stretches_of_several_processes_are_the_features_of_all_tiles(
     augment = dataclasses.replace(NO_AUGMENTATION, orientations=orientations == 8)
     recipe = Recipe("SmallCNN", str(weights), 32, freeze="all", augment=augment)
     taken = np.full((orientations, 600, 128), np.nan, np.float32)
-    for first, stretch in cluster.features(recipe, tmp_path / "tiles-32.npy", cluster.Slots(1, 0, 2)):
+    for first, stretch in cluster.features(recipe, tmp_path / "tiles-32.npy", Slots(1, 0, 2)):
         assert np.isnan(taken[:, first : first + stretch.shape[1]]).all()
         taken[:, first : first + stretch.shape[1]] = stretch
     expected = training.features(recipe, tiles, models.pretrained("SmallCNN", str(weights), 32))
@@ -61,7 +62,7 @@ def test_more_processes_than_the_machine_holds_take_turns(weights: Path, tmp_pat
 
     np.save(tmp_path / "tiles-32.npy", np.zeros((700, 32, 32, 3), np.uint8))
     recipe = Recipe("SmallCNN", str(weights), 32, freeze="all", augment=NO_AUGMENTATION)
-    slots = cluster.Slots(ray.cluster_resources()["CPU"], 0, 3)
+    slots = Slots(ray.cluster_resources()["CPU"], 0, 3)
     assert sorted(first for first, _ in cluster.features(recipe, tmp_path / "tiles-32.npy", slots)) == [0, 256, 512]
 
 
@@ -69,7 +70,7 @@ def test_more_processes_than_the_machine_holds_take_turns(weights: Path, tmp_pat
 def test_process_that_is_killed_is_begun_anew(weights: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "tiles-32.npy", np.zeros((700, 32, 32, 3), np.uint8))
     recipe = Recipe("SmallCNN", str(weights), 32, freeze="all", augment=NO_AUGMENTATION)
-    stretches = cluster.features(recipe, tmp_path / "tiles-32.npy", cluster.Slots(1, 0, 1))
+    stretches = cluster.features(recipe, tmp_path / "tiles-32.npy", Slots(1, 0, 1))
     taken = [next(stretches)[0]]
     family = psutil.Process().children(recursive=True)
     (process,) = [child for child in family if "_Frozen" in child.name() or "_Frozen" in " ".join(child.cmdline())]
@@ -86,7 +87,7 @@ def test_weights_that_cannot_be_had_are_said_as_for_any_recipe(tmp_path: Path) -
         cluster.share_pretrained([trained])
     frozen = dataclasses.replace(trained, freeze="all")
     with pytest.raises(ValueError, match="never trained on ImageNet") as error:
-        next(cluster.features(frozen, tmp_path / "tiles-32.npy", cluster.Slots(1, 0, 1)))
+        next(cluster.features(frozen, tmp_path / "tiles-32.npy", Slots(1, 0, 1)))
     assert str(error.value) == str(expected.value)
 
 

@@ -109,6 +109,35 @@ def test_every_trial_ends_for_good_exactly_once(seed: int, retries: int, slots: 
     assert max(attempts.values()) <= retries + 1
 
 
+ROOMS = {"ResNet50": 2, "InceptionV3": 1, "Xception": 0, "VGG16": 3}  # trials of each that nodes hold at once
+
+
+def has_room(running: Sequence[Assignment]) -> Callable[[Recipe], bool]:
+    """While nothing runs, one of any recipe may."""
+
+    def room(recipe: Recipe) -> bool:
+        return not running or [one.recipe.backbone for one in running].count(recipe.backbone) < ROOMS[recipe.backbone]
+
+    return room
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32))
+def test_only_what_has_room_is_begun_and_no_node_idles_for_what_has_none(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    grid, running, left = Grid(MIXED, retries=0), list[Assignment](), [recipe.backbone for recipe, _ in MIXED]
+    while not grid.finished:
+        while (assignment := grid.ask(None, room := has_room(running))) is not None:
+            assert room(assignment.recipe)
+            running.append(assignment)
+            left.remove(assignment.recipe.backbone)
+        begun = [one.recipe.backbone for one in running]
+        assert all(begun.count(backbone) >= ROOMS[backbone] for backbone in left)
+        assignment = running.pop(rng.integers(len(running)))
+        grid.tell(assignment, ended(assignment))
+    assert left == []
+
+
 # The race
 
 SEARCH = tuple("abcdefghijkl")
@@ -279,6 +308,34 @@ def test_no_slot_idles_while_candidates_come_in(seed: int, slots: int) -> None:
             running.append(assignment)
         assignment = running.pop(rng.integers(len(running)))
         plan.tell(assignment, ended(assignment))
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**32))
+def test_candidates_that_only_one_node_holds_are_raced_as_all_and_few_are_proposed_meanwhile(seed: int) -> None:
+    """Every second candidate is large; of these one runs at a time, beside three others."""
+    rng, large = np.random.default_rng(seed), set(CANDIDATES[::2])
+    table = losses(seed)
+    plan, running, done = start(table), list[Assignment](), list[tuple[str, str]]()
+
+    def room(recipe: Recipe) -> bool:
+        alike = [one for one in running if (one.recipe in large) == (recipe in large)]
+        return not running or len(alike) < (1 if recipe in large else 3)
+
+    while not plan.finished:
+        while (assignment := plan.ask(None, room)) is not None:
+            assert room(assignment.recipe)
+            running.append(assignment)
+        begun = {key[0] for key in done} | {one.recipe.candidate for one in running}
+        assert len(plan.standings) - len(begun) <= 4
+        if running:
+            assignment = running.pop(rng.integers(len(running)))
+            plan.tell(assignment, ended(assignment))
+            done.append(assignment.key)
+    first = set(SEARCH[:4])
+    assert all(first <= {fold for name, fold in done if name == one.candidate} for one in CANDIDATES)
+    assert len(done) == len(set(done))
+    assert {fold for name, fold in done if name == plan.ranking[0]} == {*SEARCH, *CONFIRM}
 
 
 def test_a_report_sees_where_everyone_stood() -> None:

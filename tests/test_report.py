@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moa_ray import ensembles, report, spec
+from moa_ray import contents, ensembles, report, spec
 from moa_ray.ledger import Ledger, Proposal, Result
 from moa_ray.recipe import Recipe
 from moa_ray.spec import Sweep
@@ -396,7 +396,7 @@ def test_samples_of_the_first_member_become_treatments_one_by_one(sweep: Sweep, 
             book.write(dataclasses.replace(trial, samples=pd.concat(drawn)))
     results = list(book.results())
     folded = ensembles.fold(made, results, book.table("predictions", results))
-    found = report._samples(made, book, results, folded)
+    found = contents.samples(made, book, results, folded)
     assert set(found[CANDIDATE]) == {made.recipes[0].ensemble.candidate}
     assert found["method"].value_counts().to_dict() == {"mc_dropout": 8, "ensemble": 8}
     ours = found[found["method"] == "mc_dropout"]

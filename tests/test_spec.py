@@ -138,6 +138,17 @@ def test_override_makes_sections_and_replaces_values() -> None:
             "resources.gpus=-1",
             "resources.gpus: must be greater than or equal to 0, but got -1 or must be 'auto', but got -1",
         ),
+        ("resources.gpus=1.5", "resources.gpus: above 1 it must be a whole number, but got 1.5 or must be"),
+        (
+            "resources.by_backbone={ResNet5: {gpus: 1}}",
+            "resources: by_backbone: unknown backbone 'ResNet5'; did you mean 'ResNet50'?",
+        ),
+        ("resources.by_backbone.VGG16.gpu=1", "resources.by_backbone.VGG16: unknown key 'gpu'; did you mean 'gpus'?"),
+        (
+            "resources.custom={GPU: 1}",
+            "resources: custom: 'GPU' is no custom resource; cpus and gpus stand beside custom",
+        ),
+        ("resources.custom={big: 0}", "resources.custom.big: must be greater than 0, but got 0"),
         ("seed=-1", "seed: must be greater than or equal to 0, but got -1"),
         ("search.mode=optune", "search: mode must be 'grid', 'optuna', but got 'optune'"),
         ("screen.name=bbc021", "screen: name must be 'bbbc021', 'bbbc014', 'table', 'synthetic', but got 'bbc021'"),

@@ -14,10 +14,12 @@ import psutil
 import pytest
 
 from moa_ray import cluster, tuning
+from moa_ray.capacity import Slots
 from moa_ray.folds import Fold
 from moa_ray.ledger import Result
 from moa_ray.race import Assignment, Grid
 from moa_ray.recipe import Recipe
+from moa_ray.spec import Resources
 from moa_ray.study import Material
 from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
 from moa_ray.worker import OUTCOME, Bench
@@ -81,8 +83,8 @@ def run(
 ) -> Notes:
     notes = Notes()
     plan = Grid([(recipe, fold) for recipe in recipes for fold in folds], retries)
-    slots = cluster.Slots(1, 0, concurrent)
-    tuning.run(plan, tuning.trainable(Bench(material), list(recipes), slots), slots, [notes])
+    slots = Slots(1, 0, concurrent)
+    tuning.run(plan, tuning.trainable(Bench(material), list(recipes)), slots, [notes])
     return notes
 
 
@@ -182,19 +184,11 @@ def test_file_that_a_node_lacks_comes_from_the_object_store_once(
     assert cluster.on_this_node(path, {}) == path
 
 
+def test_gpu_that_this_machine_lacks_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"resources: each trial of ResNet50 asks for 1 CPU, 0\.5 GPU, .* 1 node with"):
+        cluster.slots(Resources(gpus=0.5), ["ResNet50"], None)
+    assert cluster.slots(Resources(cpus=1), ["ResNet50"], None) == Slots(1.0, 0.0, None)
+
+
 def test_ray_that_a_command_begins_is_this_machine_alone() -> None:
     assert cluster.is_alone()
-
-
-def test_slots_take_what_is_asked_for_and_fill_the_machine() -> None:
-    import ray
-
-    cpus = int(ray.cluster_resources()["CPU"])
-    assert cluster.slots(1, 0, None, open_cluster=False) == cluster.Slots(1.0, 0.0, cpus)
-    assert cluster.slots("auto", "auto", 1, open_cluster=False).concurrent == 1
-
-
-def test_gpu_that_this_machine_lacks_is_refused_but_a_cluster_may_grow() -> None:
-    with pytest.raises(ValueError, match=r"resources\.gpus: each trial asks for 0\.5, but this machine has 0"):
-        cluster.slots("auto", 0.5, None, open_cluster=False)
-    assert cluster.slots(1, 0.5, None, open_cluster=True).gpus == 0.5

@@ -1,11 +1,12 @@
 """The process that trains: what it gives back, what it survives, and that it grows no further."""
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,9 @@ def test_a_process_that_dies_of_itself_is_a_crash_and_the_next_trial_goes_well(w
     worker.start(RECIPE, FOLDS[0])
     worker.step()
     process(worker).send_signal(signal.SIGTERM)
-    assert worker.step()[OUTCOME] == {"status": "crashed", "error": "the training process ended with status -15"}
+    outcome = worker.step()[OUTCOME]
+    assert outcome["status"] == "crashed"
+    assert outcome["error"].startswith("the training process ended with status -15")
     assert run(worker)[1]["status"] == "finished"
 
 
@@ -261,9 +264,78 @@ def test_memory_is_flat_over_fifty_trials(material: Material) -> None:
     assert parent[-10:].mean() < 1.02 * parent[10:20].mean()
 
 
+@dataclasses.dataclass(frozen=True)
+class Failing(Material):
+    """Material with which one fold's training fails in the middle of its second epoch.
+
+    how : what fails then
+    """
+
+    how: Callable[[], None] = no_weights
+
+    def seeds(self, fold: str) -> list[int]:
+        """Called in the process that trains, before a trial begins there."""
+        if fold == FOLDS[5]:
+            import keras
+
+            fit, how = keras.Model.fit, self.how
+
+            class Fails(keras.callbacks.Callback):  # type: ignore[misc]
+                def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+                    if batch == 1 and keras.ops.convert_to_numpy(self.model.optimizer.iterations) > 8:
+                        how()
+
+            def failing(model: Any, *given: Any, callbacks: Any = (), **more: Any) -> Any:
+                return fit(model, *given, callbacks=[*callbacks, Fails()], **more)
+
+            keras.Model.fit = failing
+        return super().seeds(fold)
+
+
+def out_of_gpu_memory() -> None:
+    """As TensorFlow raises it on a GPU."""
+    import tensorflow as tf
+
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[32,64,112,112]")
+
+
+def aborted_for_memory() -> None:
+    """As C++ ends a process that cannot allocate."""
+    sys.stderr.write("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n")
+    sys.stderr.flush()
+    os.abort()
+
+
+@pytest.mark.parametrize("how", [out_of_gpu_memory, aborted_for_memory])
+def test_memory_that_runs_out_in_mid_fit_is_an_outcome_and_the_next_trial_is_as_on_a_fresh_worker(
+    how: Callable[[], None], worker: Worker, material: Material
+) -> None:
+    _, expected = run(worker, RECIPE, FOLDS[2])
+    parts = {one.name: getattr(material, one.name) for one in dataclasses.fields(material)}
+    failing = Worker(Bench(Failing(**parts, how=how)), no_weights)
+    first, old = run(failing, RECIPE, FOLDS[2])[1], process(failing)
+    epochs, outcome = run(failing, RECIPE, FOLDS[5])
+    _, after = run(failing, RECIPE, FOLDS[2])
+    failing.close()
+    assert (len(epochs), outcome["status"]) == (1, "out_of_memory")
+    assert "OOM when allocating" in outcome["error"] or "bad_alloc" in outcome["error"]
+    assert not old.is_running()
+    for other in (first, after):
+        pd.testing.assert_frame_equal(other["predictions"], expected["predictions"])
+
+
 def test_the_end_of_a_process_in_words() -> None:
     assert _lost(-signal.SIGKILL)["status"] == "out_of_memory"
     assert _lost(1) == {"status": "crashed", "error": "the training process ended with status 1"}
+    aborted = _lost(-signal.SIGABRT, "terminate called after throwing an instance of 'std::bad_alloc'")
+    assert aborted["status"] == "out_of_memory"
+    assert "bad_alloc" in aborted["error"]
+
+
+def caused_by(cause: Exception) -> Exception:
+    error = RuntimeError("a layer failed")
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
@@ -273,6 +345,15 @@ def test_the_end_of_a_process_in_words() -> None:
         (type("ResourceExhaustedError", (Exception,), {})("OOM when allocating"), True),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), True),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("failed call to cuInit: CUDA_ERROR_OUT_OF_MEMORY"), True),
+        (type("InternalError", (Exception,), {})("Dst tensor is not initialized."), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), True),
+        (caused_by(MemoryError("no")), True),
+        (caused_by(KeyError("no")), False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("shapes differ"), False),
     ],
 )

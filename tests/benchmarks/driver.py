@@ -27,7 +27,7 @@ import numpy as np
 from rich.console import Console
 
 from moa_ray import cluster, tuning
-from moa_ray.cluster import Slots
+from moa_ray.capacity import Slots
 from moa_ray.ledger import Ledger, Result
 from moa_ray.progress import Board
 from moa_ray.race import Assignment, Grid

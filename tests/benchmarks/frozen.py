@@ -28,6 +28,7 @@ from moa_ray.folds import Fold
 from moa_ray.ledger import Ledger
 from moa_ray.race import Grid
 from moa_ray.recipe import NO_AUGMENTATION, Recipe, first_look
+from moa_ray.spec import Resources
 from moa_ray.study import Material
 from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
 from moa_ray.tiles import Features
@@ -86,14 +87,14 @@ def sweep(held: Material, recipe: Recipe, folder: Path) -> dict[str, float]:
     tiles = held.tiles[int(recipe.image_size)]
     clock = [time.perf_counter()]
     with cluster.connect(None):
-        slots = cluster.slots("auto", "auto", None, open_cluster=False)
+        slots = cluster.slots(Resources(), [recipe.backbone], None)
         clock.append(time.perf_counter())
         features = Features.of(folder, recipe, "draws")
         features.write(len(held.table), partial(cluster.features, recipe, tiles, slots), lambda done, total: None)
         clock.append(time.perf_counter())
         bench = Bench(held, {recipe.features_key: features.path})
         plan = Grid([(recipe, fold) for fold in held.folds], retries=0)
-        tuning.run(plan, tuning.trainable(bench, [recipe], slots), slots, [Writer(book)])
+        tuning.run(plan, tuning.trainable(bench, [recipe]), slots, [Writer(book)])
         clock.append(time.perf_counter())
     assert len(list(book.results())) == len(held.folds)
     return dict(zip(("Ray", "features", "heads"), np.diff(clock).tolist(), strict=True))
