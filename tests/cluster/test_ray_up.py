@@ -53,8 +53,9 @@ def cluster_file(hosts: Hosts) -> dict[str, Any]:
     # In place of the environment's own installation of moa_ray, the one that was copied here is run.
     settings = " ".join(f"{name}={value}" for name, value in QUICK.items())
     plain["setup_commands"][0] = f"echo 'export PYTHONPATH=$HOME/moa_ray {settings}' >> ~/.bashrc"
-    for key, claim in (("head_start_ray_commands", "--num-cpus=1"), ("worker_start_ray_commands", "--num-gpus=1")):
-        plain[key] = [command.replace("ray start ", f"ray start --num-cpus=1 {claim} ") for command in plain[key]]
+    for key, gpus in (("head_start_ray_commands", 0), ("worker_start_ray_commands", 1)):
+        claims = f"--num-cpus=1 --num-gpus={gpus}"
+        plain[key] = [command.replace("ray start ", f"ray start {claims} ") for command in plain[key]]
     return plain
 
 
