@@ -21,7 +21,7 @@ import psutil
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOME = "/home/root"
 TOOLS = ("ip", "nsenter", "rsync", "setpriv", "ssh", "ssh-keygen", "sshd", "unshare")
-PATIENCE = 900  # seconds after which what takes seconds is taken for hung
+PATIENCE = 300  # seconds after which what takes seconds is taken for hung
 
 _NETWORK = "10.77.0"
 _NAMESPACES = ("--net", "--pid", "--mount", "--uts", "--ipc")
@@ -46,7 +46,10 @@ declare -A visible
 for path in "$@"; do exec {handle}<"$path"; visible[$path]=$handle; done
 for path in home tmp; do mount --bind "$folder/$path" "/$path"; done
 for path in /run /dev/shm; do mount -t tmpfs -o mode=1777 own "$path"; done
-for path in "${!visible[@]}"; do mkdir -p "$path"; mount --no-canonicalize --bind "/proc/self/fd/${visible[$path]}" "$path"; done
+for path in "${!visible[@]}"; do
+    mkdir -p "$path"
+    mount --no-canonicalize --bind "/proc/self/fd/${visible[$path]}" "$path"
+done
 mkdir -m 755 /run/sshd
 exec "$(command -v sshd)" -D -e
 """
