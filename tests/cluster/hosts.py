@@ -46,7 +46,10 @@ declare -A visible
 for path in "$@"; do exec {handle}<"$path"; visible[$path]=$handle; done
 for path in home tmp; do mount --bind "$folder/$path" "/$path"; done
 for path in /run /dev/shm; do mount -t tmpfs -o mode=1777 own "$path"; done
-for path in "${!visible[@]}"; do mkdir -p "$path"; mount --no-canonicalize --bind "/proc/self/fd/${visible[$path]}" "$path"; done
+for path in "${!visible[@]}"; do
+    mkdir -p "$path"
+    mount --no-canonicalize --bind "/proc/self/fd/${visible[$path]}" "$path"
+done
 mkdir -m 755 /run/sshd
 exec "$(command -v sshd)" -D -e
 """
