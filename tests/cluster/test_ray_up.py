@@ -178,8 +178,6 @@ def test_same_command_goes_on_from_a_stopped_job_and_from_a_lost_head(
     assert_equal(found, undisturbed, rates=2)
 
 
-def test_ray_down_and_stop_end_all_that_ray_up_began(cluster: Hosts, desk: Host) -> None:
+def test_ray_down_ends_all_that_ray_up_began(cluster: Hosts, desk: Host) -> None:
     desk.run("ray down -y cluster.yaml")
-    for worker in cluster.others[1:]:  # Ray itself stops the head alone
-        worker.run("ray stop")
     until(lambda: not any(host.processes for host in cluster.others), "nothing runs on the hosts")
