@@ -16,9 +16,10 @@ def reliability(found: Calibration) -> Figure:
         shown.append(("with a temperature fitted on other compounds", found.after, GREEN))
     figure = Figure(figsize=(4.5 * len(shown), 5.6), layout=ConstrainedLayoutEngine(wspace=0.06))
     grid = figure.subplots(2, len(shown), squeeze=False, sharex=True, sharey="row", height_ratios=[4, 1])
+    most = max(int(quality.bins["n"].max()) for _, quality, _ in shown)
     for (upper, lower), (title, quality, colour) in zip(grid.T, shown, strict=True):
         _points(upper, quality, colour)
-        _counts(lower, quality, colour)
+        _counts(lower, quality, colour, most)
         upper.set_title(f"{title}\ncalibration error {quality.error:.3f}", fontsize=10)
     grid[0, 0].set_ylabel("right, by treatment")
     grid[1, 0].set_ylabel("treatments")
@@ -39,11 +40,11 @@ def _points(axes: Axes, quality: Quality, colour: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _counts(axes: Axes, quality: Quality, colour: str) -> None:
+def _counts(axes: Axes, quality: Quality, colour: str, most: int) -> None:
     bare(axes)
     bins = quality.bins
     axes.bar(bins["low"], bins["n"], width=bins["high"] - bins["low"], align="edge", color=colour, edgecolor="white")
     for low, high, n in zip(bins["low"], bins["high"], bins["n"], strict=True):
         axes.text((low + high) / 2, n, str(n), ha="center", va="bottom", fontsize=8, color=INK)
-    axes.set(xlabel="confidence", ylim=(0, 1.25 * bins["n"].max()))
+    axes.set(xlabel="confidence", ylim=(0, 1.25 * most))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))

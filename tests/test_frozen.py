@@ -107,6 +107,7 @@ def sweep_file(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             **{"augment": {**QUIET, "orientations": 8}, "epochs": 3, "batch_size": 8},
         },
         "search": {"space": {"learning_rate": [0.1, 0.01]}},
+        "resources": {"concurrent": 1},
     }
     path = folder / "frozen.yaml"
     path.write_text(yaml.safe_dump(plain))
@@ -123,7 +124,7 @@ def test_features_are_taken_once_and_a_killed_sweep_goes_on(sweep_file: Path, tm
     (features,) = (folder / "tiles").glob("*/features-*.npy")
     assert np.load(features, mmap_mode="r").shape[0] == 8
     before = features.stat().st_mtime_ns
-    killed(sweep_file, tmp_path / "out", 2, "resources.concurrent=1")
+    killed(sweep_file, tmp_path / "out", 2)
     kept = times(tmp_path / "out")
     output = run(sweep_file, f"out={tmp_path / 'out'}")
     assert "taking features" not in output
@@ -145,7 +146,7 @@ def test_first_look_of_a_killed_search_is_gone_on_with_on_the_search_folds_alone
     }
     out = tmp_path / "out"
     changes = (f"recipe={json.dumps(recipe)}", f"search={json.dumps(search)}")
-    killed(sweep_file, out, 1, "resources.concurrent=1", *changes)
+    killed(sweep_file, out, 1, *changes)
     (look,) = {one["candidate"] for one in results(out)}
     run(sweep_file, f"out={out}", *changes)
     study = json.loads((out / "ledger/study.json").read_text())

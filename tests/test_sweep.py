@@ -37,6 +37,7 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "batch_size": 8,
             "learning_rate": 0.01,
         },
+        "resources": {"concurrent": 1},
     }
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(plain))
@@ -97,7 +98,7 @@ def test_mlflow_has_each_run_once_and_none_running(undisturbed: Path) -> None:
 def broken_off(sweep_file: Path, tmp_path: Path) -> tuple[Path, dict[Path, int]]:
     """OUT of a sweep whose driver was killed after its first trial, and the files of what was finished."""
     out = tmp_path / "killed"
-    killed(sweep_file, out, 1, "resources.concurrent=1")
+    killed(sweep_file, out, 1)
     return out, times(out)
 
 
@@ -113,7 +114,7 @@ def test_killed_driver_goes_on_and_equals_an_undisturbed_sweep(
 
 def test_killed_worker_costs_its_trial_one_attempt(sweep_file: Path, tmp_path: Path, undisturbed: Path) -> None:
     out = tmp_path / "out"
-    process = start(sweep_file, f"out={out}", "resources.concurrent=1", "resources.retries=1")
+    process = start(sweep_file, f"out={out}", "resources.retries=1")
 
     def worker() -> list[psutil.Process]:
         family = psutil.Process(process.pid).children(recursive=True)
@@ -141,7 +142,7 @@ def test_interrupt_or_stopped_job_leaves_the_ledger_intact_and_says_130(
     from mlflow import MlflowClient
 
     out = tmp_path / "out"
-    process = start(sweep_file, f"out={out}", "resources.concurrent=1")
+    process = start(sweep_file, f"out={out}")
     until(lambda: len(results(out)) >= 1, process)
     stopped = [psutil.Process(process.pid)]
     if number == signal.SIGTERM:  # `ray job stop` sends it to all that the command has started
