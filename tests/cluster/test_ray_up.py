@@ -3,7 +3,6 @@
 The tests are one story and run in order: each finds the cluster as the one before it left it.
 """
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import pandas as pd
 import pytest
 import yaml
 from commands import predictions, results, times
-
-from moa_ray.tables import CANDIDATE
 
 from .hosts import HOME, REPOSITORY, Host, Hosts, Running, until
 
@@ -38,12 +35,11 @@ SWEEP: dict[str, Any] = {
         "root": "painted",
         "painting": {"labels": 2, "compounds": 2, "concentrations": 1, "replicates": 2, "height": 96, "width": 96},
     },
-    "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32, "epochs": 20, "batch_size": 8},
+    "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32, "epochs": 12, "batch_size": 8},
     "search": {"space": {"learning_rate": [0.003, 0.002, 0.001, 0.0005]}},
     "resources": {"cpus": 1, "gpus": 1, "concurrent": 2, "retries": 5},
 }
-FOLDS = 4
-TWO_RATES = "search.space.learning_rate=[0.003, 0.002]"
+TRIALS = 16
 # What a sweep makes, relative to where it runs.
 MADE = ("painted", "tiles", "runs")
 
@@ -92,9 +88,9 @@ def undisturbed(cluster: Hosts, desk: Host) -> pd.DataFrame:
     return predictions(desk.home / "moa_ray" / "runs" / "alone")
 
 
-def submit(head: Host, name: str, folder: str, *more: str) -> Running:
+def submit(head: Host, name: str, folder: str) -> Running:
     """A job that sweeps into a folder; the command shows its output and ends with it."""
-    sweep = shlex.join(["python", "-m", "moa_ray.sweep", "cluster-sweep.yaml", f"out=runs/{folder}", *more])
+    sweep = f"python -m moa_ray.sweep cluster-sweep.yaml out=runs/{folder}"
     return head.start(f"ray job submit {DASHBOARD} --submission-id {name} -- {sweep}")
 
 
@@ -111,12 +107,10 @@ def lost_nodes(head: Host) -> int:
     return head.run("ray list nodes --filter state=DEAD --format json").count('"node_id"')
 
 
-def assert_equal(found: Path, undisturbed: pd.DataFrame, rates: int) -> None:
-    """A sweep over so many learning rates did each trial once, with the predictions of one that nothing disturbed."""
-    done = results(found)
-    assert [result["status"] for result in done] == ["finished"] * (FOLDS * rates)
-    same = undisturbed[undisturbed[CANDIDATE].isin({result["candidate"] for result in done})]
-    pd.testing.assert_frame_equal(predictions(found), same.reset_index(drop=True), atol=1e-6)
+def assert_equal(found: Path, undisturbed: pd.DataFrame) -> None:
+    """Each trial was done once, with the predictions that it has where nothing is disturbed."""
+    assert [result["status"] for result in results(found)] == ["finished"] * TRIALS
+    pd.testing.assert_frame_equal(predictions(found), undisturbed, atol=1e-6)
 
 
 def test_sweep_outlives_lost_nodes_uses_them_again_and_equals_one_of_a_single_host(
@@ -136,7 +130,7 @@ def test_sweep_outlives_lost_nodes_uses_them_again_and_equals_one_of_a_single_ho
     job.end()
     assert max(result["attempts"] for result in results(found)) > 1
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert_equal(found, undisturbed, rates=4)
+    assert_equal(found, undisturbed)
 
 
 def test_workers_have_the_tiles_and_nothing_else_of_a_sweep(cluster: Hosts) -> None:
@@ -150,11 +144,11 @@ def test_workers_have_the_tiles_and_nothing_else_of_a_sweep(cluster: Hosts) -> N
 
 def test_stopped_job_leaves_its_ledger_intact(cluster: Hosts) -> None:
     head, found = cluster["head"], out(cluster, "broken-off")
-    job = submit(head, "first", "broken-off", TWO_RATES)
+    job = submit(head, "first", "broken-off")
     until(lambda: len(results(found)) >= 2, "two trials have ended", job)
     head.run(f"ray job stop {DASHBOARD} first")
     assert "the ledger is intact" in job.end()
-    assert 2 <= len(results(found)) < FOLDS * 2
+    assert 2 <= len(results(found)) < TRIALS
     assert list(found.glob("ledger/.writing-*")) == []
 
 
@@ -164,23 +158,25 @@ def test_same_command_goes_on_from_a_stopped_job_and_from_a_lost_head(
     head, found = cluster["head"], out(cluster, "broken-off")
     stopped = times(found)
     enough = len(results(found)) + 1
-    job = submit(head, "second", "broken-off", TWO_RATES)
+    job = submit(head, "second", "broken-off")
     until(lambda: len(results(found)) >= enough, "more trials have ended", job)
     head.crash()
     crashed = times(found)
     assert {path: crashed[path] for path in stopped} == stopped
-    assert len(results(found)) < FOLDS * 2
+    assert len(results(found)) < TRIALS
     cluster.boot(head)
     desk.run("ray up -y cluster.yaml")
-    submit(head, "third", "broken-off", TWO_RATES).end()
+    submit(head, "third", "broken-off").end()
     assert {path: path.stat().st_mtime_ns for path in crashed} == crashed
-    assert_equal(found, undisturbed, rates=2)
+    assert_equal(found, undisturbed)
 
 
 def test_ray_down_and_the_workers_own_ray_stop_leave_no_process(cluster: Hosts, desk: Host) -> None:
     desk.run("ray down -y cluster.yaml")
     for worker in cluster.others[1:]:
-        desk.run(f"ssh -o StrictHostKeyChecking=no -i /etc/ssh/key {worker.address} '~/moa_ray/.venv/bin/ray stop'")
+        desk.run(
+            f"ssh -o StrictHostKeyChecking=no -i /etc/ssh/key {worker.address} '~/moa_ray/.venv/bin/ray stop --force'"
+        )
     until(lambda: not any(host.processes for host in cluster.others), "nothing runs on the hosts")
     # What is left of files is Ray's own, and the tiles for the next sweep.
     for worker in cluster.others[1:]:
