@@ -5,7 +5,6 @@ Ray Tune is in `tuning`.
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import logging
 import os
@@ -29,7 +28,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from moa_ray import stores
+from moa_ray import process, stores
 from moa_ray.capacity import Amounts, Capacity, Demand, NodeType, Slots, Watch, refusal, share_out
 from moa_ray.command import StuckError
 from moa_ray.recipe import Recipe
@@ -282,8 +281,7 @@ def on_this_node(path: Path, files: Mapping[Path, Any]) -> Path:
         raise ValueError(f"{mine}: belongs to another user; remove it, or give Ray another TMPDIR on this node")
     copy = mine / path.parent.name / path.name
     copy.parent.mkdir(exist_ok=True)
-    with copy.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with process.alone(copy.with_suffix(".lock")):
         if not copy.exists():
             writing = copy.with_suffix(".writing.npy")
             np.save(writing, ray.get(files[path]), allow_pickle=False)

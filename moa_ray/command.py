@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from rich.console import Console
+
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -18,6 +20,11 @@ class StuckError(Exception):
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     """An argument parser that calls itself by the command as people type it."""
     return argparse.ArgumentParser(prog=f"python -m moa_ray.{name}", description=description)
+
+
+def warn(console: Console, sentence: str) -> None:
+    """Tell the user of something that stops nothing."""
+    console.print(f"warning: {sentence}", markup=False)
 
 
 def in_bytes(count: int) -> str:

@@ -1,7 +1,8 @@
 """What a report says, out of a ledger: leaderboard, treatments, histories, samples, tiles to show."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import (
-    comparison,
-    ensembles,
-    examples,
-    metrics,
-    screening,
-    selection,
-    unknowns,
-)
+from moa_ray import comparison, ensembles, examples, metrics, screening, selection, unknowns
 from moa_ray.ensembles import Folded
 from moa_ray.ledger import SETTLED, Ledger, Result
 from moa_ray.page import Content, Failure, FirstLook, Search
@@ -85,7 +78,6 @@ def of_sweep(
         labels=study["labels"],
         channels=study["channels"],
         how=how,
-        tiles=_example_tiles(study, recipes, predictions),
         excluded={fold: excluded for fold, excluded in study["folds"].items() if excluded is not None},
         failures=[
             _failure(dataclasses.replace(result, candidate=folded.shown(result.candidate)))
@@ -316,25 +308,31 @@ def _history(book: Ledger, results: list[Result], folded: Folded) -> pd.DataFram
     return history
 
 
-def _example_tiles(
-    study: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]], predictions: pd.DataFrame
-) -> dict[str, list[NDArray[np.uint8]]]:
-    """Tiles of each label, spread over its treatments; none where the tile store is not at hand."""
-    stored = stored_tiles(study, recipes, predictions)
-    if stored is None:
-        return {}
-    tiles, rows = stored
-    shown = {}
-    for label, mine in rows.groupby(LABEL):
-        spread = np.unique(np.linspace(0, len(mine) - 1, _EXAMPLES).astype(int))
-        shown[str(label)] = [tiles[row] for row in mine["row"].iloc[spread]]
-    return shown
+@dataclass(frozen=True)
+class Stored:
+    """The largest tiles of a sweep, memory-mapped, and the tiles that were predicted, in order, with their row."""
+
+    tiles: NDArray[np.uint8]
+    rows: pd.DataFrame
+
+    def of_labels(self) -> dict[str, list[NDArray[np.uint8]]]:
+        """Tiles of each label, spread over its treatments."""
+        shown = {}
+        for label, mine in self.rows.groupby(LABEL):
+            spread = np.unique(np.linspace(0, len(mine) - 1, _EXAMPLES).astype(int))
+            shown[str(label)] = [self.tiles[row] for row in mine["row"].iloc[spread]]
+        return shown
+
+    def of_treatments(self, keys: Iterable[tuple[str, float]]) -> dict[tuple[str, float], NDArray[np.uint8]]:
+        """The first tile of each of some treatments."""
+        first = self.rows.drop_duplicates(TREATMENT).set_index(TREATMENT)["row"]
+        return {key: self.tiles[first[key]] for key in keys}
 
 
 def stored_tiles(
     study: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]], predictions: pd.DataFrame
-) -> tuple[NDArray[np.uint8], pd.DataFrame] | None:
-    """The largest tiles, memory-mapped, and the row of each that was predicted, in order; None where they are gone."""
+) -> Stored | None:
+    """The tiles of a sweep; None where the tile store is not at hand."""
     store = Path(study["tile_store"])
     sizes = sorted({recipe["image_size"] for recipe in recipes.values()})
     if predictions.empty or not (file := store / f"tiles-{sizes[-1]}.npy").exists():
@@ -342,4 +340,4 @@ def stored_tiles(
     rows = pd.read_parquet(store / "tiles.parquet")
     predicted = predictions[[*TILE_KEY, *TREATMENT, LABEL]].drop_duplicates(TILE_KEY)
     known = predicted.merge(rows[[*TILE_KEY, "row"]], on=TILE_KEY, validate="one_to_one")
-    return np.load(file, mmap_mode="r", allow_pickle=False), known.sort_values([*FIELD_KEY, "Metadata_Tile"])
+    return Stored(np.load(file, mmap_mode="r", allow_pickle=False), known.sort_values([*FIELD_KEY, "Metadata_Tile"]))

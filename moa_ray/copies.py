@@ -4,13 +4,13 @@ Whoever opens a screen looks into all of its files, so they are fetched once, an
 have changed. They keep the store's times, so that the same screen is known again on any machine.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from moa_ray import process
 from moa_ray.command import in_bytes
 from moa_ray.downloads import Progress
 from moa_ray.stores import Mark, Place, Store, Uri, reaching
@@ -39,8 +39,7 @@ def fetch(root: Place, progress: Callable[[Progress], None]) -> Path:
 def _alone(folder: Path) -> Iterator[None]:
     """Wait until no other process fetches into a folder; what a killed one left half is removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with process.alone(folder.with_name(f".{folder.name}.lock")):
         for part in folder.rglob(".*.part"):
             part.unlink()
         yield

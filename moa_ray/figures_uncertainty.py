@@ -24,23 +24,14 @@ def accuracy_rejection(curves: Sequence[tuple[str, Rejection]], best: NDArray[np
     best : the curve of an uncertainty that knows what is wrong, in grey; the dotted line is no order at all
     """
     figure, axes = canvas(8.4, 4.2)
-    n = len(best)
-    axes.plot(_rejected(n), best, color="#DADCE0", linewidth=5, solid_capstyle="butt")
-    axes.axhline(best[-1], color=GREY, linestyle=":", linewidth=1.6)
-    for number, (_, curve) in enumerate(curves):
+    for number, (name, curve) in enumerate(curves):
         style, colour = _STYLES[number % len(_STYLES)], CURVES[number % len(CURVES)]
-        axes.plot(_rejected(len(curve.accuracies)), curve.accuracies, color=colour, linestyle=style, linewidth=1.8)
-    handles = [
-        Line2D(
-            [], [], color=CURVES[i % len(CURVES)], linestyle=_STYLES[i % len(_STYLES)], label=f"{name}, {one.area:.3f}"
-        )
-        for i, (name, one) in enumerate(curves)
-    ]
-    handles.append(Line2D([], [], color="#DADCE0", linewidth=5, label=f"every mistake first, {best.mean():.3f}"))
-    handles.append(Line2D([], [], color=GREY, linestyle=":", label=f"in any order, {best[-1]:.3f}"))
-    axes.legend(
-        handles=handles, title="rejected first, and area", loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False
-    )
+        shares, label = _rejected(len(curve.accuracies)), f"{name}, {curve.area:.3f}"
+        axes.plot(shares, curve.accuracies, color=colour, linestyle=style, linewidth=1.8, zorder=3, label=label)
+    ideal = f"every mistake first, {best.mean():.3f}"
+    axes.plot(_rejected(len(best)), best, color="#DADCE0", linewidth=5, solid_capstyle="butt", label=ideal)
+    axes.axhline(best[-1], color=GREY, linestyle=":", linewidth=1.6, label=f"in any order, {best[-1]:.3f}")
+    axes.legend(title="rejected first, and area", loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False)
     axes.set(xlabel="treatments rejected, the most uncertain first", ylabel="accuracy of those kept")
     lowest = min(best[-1], *(one.accuracies.min() for _, one in curves))
     axes.set(xlim=(0, 1), ylim=(max(0.0, np.floor(10 * lowest - 1) / 10), 1.02))

@@ -1,28 +1,15 @@
 """What a report says of its headline's candidate besides: published results, doubt, sets of labels, calibration."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
-from moa_ray import (
-    calibration,
-    conformal,
-    contents,
-    page,
-    published,
-    sure,
-    uncertainty,
-)
+from moa_ray import calibration, conformal, page, published, sure, uncertainty
 from moa_ray.conformal import CREDIBILITY, Conformal
+from moa_ray.contents import Stored
 from moa_ray.page import Content
 from moa_ray.sure import Sure
-from moa_ray.tables import (
-    BACKBONE,
-    CANDIDATE,
-    TREATMENT,
-)
+from moa_ray.tables import BACKBONE, CANDIDATE, TREATMENT
 from moa_ray.unsure import Unsure
 
 # Published results ----------------------------------------------------------------------------------------------------
@@ -118,19 +105,16 @@ def with_sets(content: Content) -> pd.DataFrame:
     return content.treatments.merge(table[[*key, *own]], on=key, how="left", validate="one_to_one")
 
 
-def with_tiles(content: Content, study: Mapping[str, Any], predictions: pd.DataFrame) -> Content:
-    """The content with a tile beside each of the worst treatments, where the tile store is at hand."""
-    made = content.sure.conformal
-    if made is None or content.best is None:
-        return content
-    stored = contents.stored_tiles(study, content.recipes, predictions)
+def with_tiles(content: Content, stored: Stored | None) -> Content:
+    """The content with tiles of each label and beside each of the worst treatments, where the tiles are at hand."""
     if stored is None:
         return content
-    tiles, rows = stored
-    first = rows.drop_duplicates(TREATMENT).set_index(TREATMENT)["row"]
-    keys = [tuple(key) for key in sure.worst(made)[TREATMENT].head(sure.MOST_TILES).itertuples(index=False)]
-    with_tiles = dataclasses.replace(made, tiles={key: tiles[first[key]] for key in keys})
-    return dataclasses.replace(content, sure=dataclasses.replace(content.sure, conformal=with_tiles))
+    content, made = dataclasses.replace(content, tiles=stored.of_labels()), content.sure.conformal
+    if made is None:
+        return content
+    worst = sure.worst(made)[TREATMENT].head(sure.MOST_TILES).itertuples(index=False, name=None)
+    beside = dataclasses.replace(made, tiles=stored.of_treatments(worst))
+    return dataclasses.replace(content, sure=dataclasses.replace(content.sure, conformal=beside))
 
 
 # Calibration ----------------------------------------------------------------------------------------------------------

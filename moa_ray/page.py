@@ -16,7 +16,7 @@ from moa_ray import comparison, figures, figures_calibration, metrics, published
 from moa_ray.calibration import Calibration, Quality
 from moa_ray.examples import Pair
 from moa_ray.published import Beside
-from moa_ray.sheet import Sheet
+from moa_ray.sheet import Sheet, percent
 from moa_ray.sure import Sure
 from moa_ray.tables import (
     BACKBONE,
@@ -171,7 +171,7 @@ def headline(content: Content) -> str:
     unfinished = "" if best["complete"] else f"UNFINISHED ({_reached(content, best)}): "
     scored = f"; {scorable(content)}" if len(content.unscored) else ""
     return (
-        f"{unfinished}{best['k']} of {best['n']} treatments right, {_percent(best['treatment_accuracy'])} "
+        f"{unfinished}{best['k']} of {best['n']} treatments right, {percent(best['treatment_accuracy'])} "
         f"({interval(best)}); {best[CANDIDATE]}; {chosen(content)}; {baseline(content)}{scored}"
     )
 
@@ -192,8 +192,8 @@ def _reached(content: Content, best: Mapping[str, Any]) -> str:
 def interval(best: Mapping[str, Any]) -> str:
     """Wilson's interval and that of the bootstrap, and of an ensemble how many treatments its members have right."""
     words = (
-        f"95 % Wilson interval {_percent(best['wilson_low'])} to {_percent(best['wilson_high'])}; 95 % bootstrap over "
-        f"{best['compounds']} compounds {_percent(best['compound_low'])} to {_percent(best['compound_high'])}"
+        f"95 % Wilson interval {percent(best['wilson_low'])} to {percent(best['wilson_high'])}; 95 % bootstrap over "
+        f"{best['compounds']} compounds {percent(best['compound_low'])} to {percent(best['compound_high'])}"
     )
     if pd.isna(best.get("seeds")):
         return words
@@ -207,7 +207,7 @@ def baseline(content: Content) -> str:
     """What the majority class alone would get, on the same treatments."""
     assert content.best is not None, "there is no baseline without treatments"
     label, k, n = metrics.majority(content.judged)
-    return f"always saying '{label}', the majority class: {k} of {n}, {_percent(k / n)}"
+    return f"always saying '{label}', the majority class: {k} of {n}, {percent(k / n)}"
 
 
 def chosen(content: Content) -> str:
@@ -260,8 +260,8 @@ def correction(content: Content) -> str:
     """What is left without the luck of the best."""
     if content.corrected is None:
         return "not corrected"
-    low, high = _percent(content.corrected.low), _percent(content.corrected.high)
-    return f"corrected by BBC-CV {_percent(content.corrected.accuracy)} ({low} to {high})"
+    low, high = percent(content.corrected.low), percent(content.corrected.high)
+    return f"corrected by BBC-CV {percent(content.corrected.accuracy)} ({low} to {high})"
 
 
 # The figures ----------------------------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
     return environment.get_template("page.html").render(
         content=content,
         best=best,
-        percent=_percent(best["treatment_accuracy"]) if best else "",
+        percent=percent(best["treatment_accuracy"]) if best else "",
         interval=interval(best) if best else "",
         baseline=baseline(content) if best else "",
         chosen=chosen(content),
@@ -382,8 +382,8 @@ def board_sheet(content: Content) -> Sheet:
     board, elsewhere = content.leaderboard.head(MOST_ROWS), content.given is not None
     trained: list[_Column] = [
         ("folds", True, _folds),
-        ("by well", True, lambda row: _percent(row["well_accuracy"])),
-        ("by tile", True, lambda row: _percent(row["tile_accuracy"])),
+        ("by well", True, lambda row: percent(row["well_accuracy"])),
+        ("by tile", True, lambda row: percent(row["tile_accuracy"])),
         ("epochs", True, lambda row: str(row["epochs_trained"])),
         ("time", True, lambda row: _duration(row["seconds"])),
         ("weights", False, lambda row: PurePath(str(row["weights"])).name),
@@ -397,7 +397,7 @@ def board_sheet(content: Content) -> Sheet:
     columns: list[_Column] = [
         ("candidate", False, lambda row: str(row[CANDIDATE])),
         ("right", True, lambda row: f"{row['k']} of {row['n']}" if row["n"] else "–"),
-        ("accuracy", True, lambda row: _percent(row["treatment_accuracy"])),
+        ("accuracy", True, lambda row: percent(row["treatment_accuracy"])),
         ("95 % Wilson", True, _interval),
         ("95 % over compounds", True, _over_compounds),
         *([("seeds", True, _seeds)] if "seeds" in board else []),
@@ -443,8 +443,8 @@ def calibration_sheet(found: Calibration) -> Sheet:
     shown = {"as predicted": found.before, "with a temperature": found.after}
     columns = {name: quality for name, quality in shown.items() if quality is not None}
     rows: list[tuple[str, Callable[[Quality], str]]] = [
-        ("mean confidence", lambda one: _percent(one.confidence)),
-        ("right", lambda one: f"{_percent(one.accuracy)} of {one.n}"),
+        ("mean confidence", lambda one: percent(one.confidence)),
+        ("right", lambda one: f"{percent(one.accuracy)} of {one.n}"),
         ("expected calibration error", lambda one: _decimals(one.error)),
         (
             f"its 95 % interval over {found.before.compounds} compounds",
@@ -466,7 +466,7 @@ def calibration_words(found: Calibration) -> str:
         verdict = "it is right more often than it says"
     elif before.gap_high < 0:
         verdict = "it is surer than it should be"
-    says = f"{_percent(before.confidence)} sure on average and right in {_percent(before.accuracy)} of the treatments"
+    says = f"{percent(before.confidence)} sure on average and right in {percent(before.accuracy)} of the treatments"
     if after is None:
         return f"It is {says}: {verdict}. There is no other compound to fit a temperature on."
     low, high = min(found.temperatures.values()), max(found.temperatures.values())
@@ -514,7 +514,7 @@ def beside_sheet(compared: Sequence[Beside]) -> Sheet:
         rows.append(
             [
                 *(one.candidate, f"{network.k} of {network.n}, {network.accuracy} %", str(one.n)),
-                *(f"{k}, {_percent(k / one.n)}" if one.n else "–" for k in (here, there)),
+                *(f"{k}, {percent(k / one.n)}" if one.n else "–" for k in (here, there)),
                 *(str(counts[outcome]) for outcome in published.OUTCOMES),
                 _p_value(one.p_value) if one.n else "–",
                 *(str(one.only_here), str(one.only_published), str(one.relabelled)),
@@ -558,7 +558,7 @@ def look_sheet(look: FirstLook) -> Sheet:
     rows = [
         [
             *(str(row["backbone"]), PurePath(str(row["weights"])).name, str(row["image_size"])),
-            *(f"{row['k']} of {row['n']}" if row["n"] else "–", _percent(row["treatment_accuracy"]), _interval(row)),
+            *(f"{row['k']} of {row['n']}" if row["n"] else "–", percent(row["treatment_accuracy"]), _interval(row)),
             *(_decimals(row["log_loss"]), _folds(row)),
             "dropped" if row["backbone"] in look.dropped else "went on",
         ]
@@ -579,23 +579,23 @@ def _over_all(content: Content) -> str:
     if content.search is None or not content.search.scores:
         return ""
     scores = content.search.over_all
-    share = f"{scores['k']} of {scores['n']}, {_percent(scores['treatment_accuracy'])} ({interval(scores)})"
+    share = f"{scores['k']} of {scores['n']}, {percent(scores['treatment_accuracy'])} ({interval(scores)})"
     return f"{share}: includes the folds used for choosing, optimistic"
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    return f"{_percent(row['wilson_low'])} to {_percent(row['wilson_high'])}" if row["n"] else "–"
+    return f"{percent(row['wilson_low'])} to {percent(row['wilson_high'])}" if row["n"] else "–"
 
 
 def _seeds(row: Mapping[str, Any]) -> str:
     """The members of an ensemble, and the accuracies of the worst and the best."""
     if pd.isna(row["seeds"]):
         return "–"
-    return f"{row['seeds']}: {_percent(row['seed_accuracy_low'])} to {_percent(row['seed_accuracy_high'])}"
+    return f"{row['seeds']}: {percent(row['seed_accuracy_low'])} to {percent(row['seed_accuracy_high'])}"
 
 
 def _over_compounds(row: Mapping[str, Any]) -> str:
-    return f"{_percent(row['compound_low'])} to {_percent(row['compound_high'])}" if row["n"] else "–"
+    return f"{percent(row['compound_low'])} to {percent(row['compound_high'])}" if row["n"] else "–"
 
 
 def _behind(row: Mapping[str, Any]) -> str:
@@ -614,10 +614,6 @@ def _folds(row: Mapping[str, Any]) -> str:
 
 def _p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _percent(share: float) -> str:
-    return "–" if pd.isna(share) else f"{100 * share:.1f} %"
 
 
 def _decimals(value: float) -> str:

@@ -7,19 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moa_ray import (
-    calibration,
-    comparison,
-    page,
-    published,
-    sure,
-)
+from moa_ray import calibration, comparison, page, published, sure
 from moa_ray.ledger import Result
 from moa_ray.page import Content, FirstLook
-from moa_ray.tables import (
-    BACKBONE,
-    CANDIDATE,
-)
+from moa_ray.tables import BACKBONE, CANDIDATE
 
 
 def summary(content: Content, results: list[Result]) -> dict[str, Any]:

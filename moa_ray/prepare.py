@@ -6,6 +6,7 @@ python -m moa_ray.prepare SWEEP.yaml [KEY=VALUE ...] [--download [--from URL]] [
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
 
@@ -42,10 +43,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     with download_progress(console) as progress:
         study = Study.open(sweep, progress)
     study.require_sound()
-
-    def warn(sentence: str) -> None:
-        console.print(f"warning: {sentence}", markup=False)
-
+    warn = partial(command.warn, console)
     with field_progress(console) as fields, cluster.preparers(arguments.address, study.screen, warn) as crew:
         store = study.prepare(fields, crew)
     for warning in [*study.warnings, *store.warnings]:

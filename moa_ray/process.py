@@ -1,12 +1,14 @@
-"""A process of our own: it runs one of our modules, talks over a socket, and ends with its parent."""
+"""Processes: one of our own, which talks over a socket and ends with its parent, and waiting for others."""
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
@@ -40,3 +42,11 @@ def connection_to_parent() -> Connection | None:
     descriptor, parent = map(int, sys.argv[1:])
     ctypes.CDLL(None).prctl(_KILL_ME_WITH_MY_PARENT, signal.SIGKILL)
     return Connection(descriptor) if os.getppid() == parent else None
+
+
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process or thread holds a lock file; the system lets go that of a killed process."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -51,10 +51,7 @@ from moa_ray.screening import Look
 from moa_ray.spec import Optuna, Sweep
 from moa_ray.stores import Place, Uri
 from moa_ray.study import versions
-from moa_ray.tables import (
-    CANDIDATE,
-    labels_of,
-)
+from moa_ray.tables import CANDIDATE, labels_of
 
 _WHERE_ASKED = {"conformal.parquet", "treatment_samples.parquet", "reference.csv"}
 
@@ -132,7 +129,7 @@ def write(place: Place, reference: str | None = None) -> Written:
     content, measured = _judged(
         content, sweep.conformal, metrics.treatments(unknown, sweep.aggregate) if len(unknown) else unknown
     )
-    content = judgements.with_tiles(content, study, known.predictions)
+    content = judgements.with_tiles(content, contents.stored_tiles(study, content.recipes, known.predictions))
     folded.predictions.to_parquet(out / "predictions.parquet", index=False)
     tables = _tables(content, measured)
     for stale in _WHERE_ASKED - tables.keys():
@@ -271,10 +268,8 @@ def _by_member(
         mine = predictions[predictions[CANDIDATE] == member]
         scored = unknowns.known(mine)
         trials = contents.trial_table([result for result in results if result.candidate == member])
-        plain = {member: recipes[member]}
-        board = metrics.leaderboard(
-            contents.of_folds(scored, folds), contents.of_folds(trials, folds), plain, len(folds), sweep.aggregate
-        )
+        tiles, trials = (contents.of_folds(table, folds) for table in (scored, trials))
+        board = metrics.leaderboard(tiles, trials, {member: recipes[member]}, len(folds), sweep.aggregate)
         return _numbers(board.iloc[0].to_dict()), mine, []
 
     return {member: partial(part, member) for member in recipes if (predictions[CANDIDATE] == member).any()}

@@ -1,5 +1,6 @@
 """A table as the report prints it."""
 
+import math
 from typing import NamedTuple
 
 
@@ -9,3 +10,8 @@ class Sheet(NamedTuple):
     headings: list[str]
     rows: list[list[str]]
     numeric: list[bool]
+
+
+def percent(share: float) -> str:
+    """A share in words; a dash where it is not known."""
+    return "–" if math.isnan(share) else f"{100 * share:.1f} %"

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moa_ray import conformal, figures_sure, metrics
+from moa_ray import conformal, figures_conformal, metrics
 from moa_ray.conformal import CONFIDENCE, COVERED, CREDIBILITY, SIZE, Calibrated, Conformal
-from moa_ray.sheet import Sheet
+from moa_ray.sheet import Sheet, percent
 from moa_ray.tables import COMPOUND, CONCENTRATION, LABEL, TREATMENT
 
 ANOTHER, NONE, SEVERAL, ONE = "true label ruled out", "no label fits", "undecided", "settled"
@@ -183,14 +183,14 @@ def draw(section: Sure) -> dict[str, Figure]:
         return {}
     alphas = made.reached("treatment")
     return {
-        "conformal_coverage": figures_sure.conformal_coverage(made.levels, alphas),
-        "conformal_set_size": figures_sure.conformal_set_size(made.levels, alphas),
+        "conformal_coverage": figures_conformal.conformal_coverage(made.levels, alphas),
+        "conformal_set_size": figures_conformal.conformal_set_size(made.levels, alphas),
     }
 
 
 def lines(made: Sets) -> list[Line]:
     """The worst treatments as the page shows them."""
-    tiles = dict(zip(made.tiles, figures_sure.thumbnails(list(made.tiles.values())), strict=True))
+    tiles = dict(zip(made.tiles, figures_conformal.thumbnails(list(made.tiles.values())), strict=True))
     shown = []
     for row in worst(made).head(MOST_LINES).to_dict("records"):
         png = tiles.get((row[COMPOUND], row[CONCENTRATION]))
@@ -226,11 +226,11 @@ def coverage_sheet(made: Sets) -> Sheet:
             worth, promised = _worth(made, level, alpha), _guarantee(made, alpha)["cv_plus"]
             rows.append(
                 [
-                    *(f"{level}s", f"{alpha:g}", f"{worth['k']} of {worth['n']}", _percent(worth["k"] / worth["n"])),
-                    f"{_percent(worth['low'])} to {_percent(worth['high'])}",
-                    f"about {_percent(1 - alpha)}" if made.levels[level].unit == "compound" else "nothing",
-                    "nothing" if promised is None else f"at least {_percent(promised)}",
-                    *("nothing", f"{worth['mean_size']:.2f}", _percent(worth["singletons"]), _percent(worth["empty"])),
+                    *(f"{level}s", f"{alpha:g}", f"{worth['k']} of {worth['n']}", percent(worth["k"] / worth["n"])),
+                    f"{percent(worth['low'])} to {percent(worth['high'])}",
+                    f"about {percent(1 - alpha)}" if made.levels[level].unit == "compound" else "nothing",
+                    "nothing" if promised is None else f"at least {percent(promised)}",
+                    *("nothing", f"{worth['mean_size']:.2f}", percent(worth["singletons"]), percent(worth["empty"])),
                 ]
             )
     return Sheet(headings, rows, [False, *[True] * (len(headings) - 1)])
@@ -255,7 +255,3 @@ def together(made: Sets) -> list[str]:
     if not made.settings.by_label:
         return []
     return [label for part in made.treatments.parts if len(part) > 1 for label in part]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

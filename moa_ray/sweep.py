@@ -60,8 +60,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
         return command.DONE
     study.require_sound()
     for warning in study.warnings:
-        _warn(console, warning)
-    with Mirror(sweep.out, partial(_warn, console)) as mirror:
+        command.warn(console, warning)
+    with Mirror(sweep.out, partial(command.warn, console)) as mirror:
         written = _run_study(study, mirror, arguments.address, console)
     console.print(written.headline, markup=False)
     console.print(
@@ -73,7 +73,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 def _run_study(study: Study, mirror: Mirror, address: str | None, console: Console) -> report.Written:
     """Prepare, search, report."""
-    warn = partial(_warn, console)
+    warn = partial(command.warn, console)
     # A cluster that cannot hold the trials is not asked for hours of tiles first.
     check = partial(cluster.slots, study.sweep.resources, study.sweep.backbones, address)
     with field_progress(console) as progress, cluster.preparers(address, study.screen, warn, check) as crew:
@@ -339,10 +339,6 @@ class Recorder:
         if self._race is not None:
             race, journal = self._race
             journal.update(race.standings)
-
-
-def _warn(console: Console, sentence: str) -> None:
-    console.print(f"warning: {sentence}", markup=False)
 
 
 def _tracker(book: Ledger, sweep: Sweep, warn: Callable[[str], None]) -> Tracker:

@@ -13,7 +13,6 @@ Each field is read once: for the moments of its plate where it is a control, for
 both: a control carries no label (`Screen.fields`).
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -23,7 +22,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -36,6 +35,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moa_ray import process
 from moa_ray.images import Curve, Moments, Preparation, field_tiles, settle_process, sized
 from moa_ray.recipe import Recipe
 from moa_ray.screens import Screen, read_field
@@ -149,7 +149,8 @@ def prepare(
     store = folder / f"{screen.name}-{mark[:12]}"
     whole = store / "fingerprint.json"
     if not whole.exists():
-        with _alone(store):
+        store.mkdir(parents=True, exist_ok=True)
+        with process.alone(store / ".lock"):
             if not whole.exists():  # another process may have made it meanwhile
                 _make(screen, preparation, sizes, store, crew, progress)
                 warnings = _fallbacks(screen, preparation)[1]
@@ -216,15 +217,6 @@ def _file_marks(root: Path, locations: Iterable[str]) -> Iterator[str]:
 
 
 # Making a store -------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _alone(store: Path) -> Iterator[None]:
-    """Wait until no other process or thread makes this store; the lock of a killed process is let go by the system."""
-    store.mkdir(parents=True, exist_ok=True)
-    with (store / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make(
@@ -589,8 +581,7 @@ class Features:
             another process wrote the set meanwhile
         progress : called with the tiles done and the tiles in all
         """
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with process.alone(self.path.with_suffix(".lock")):
             if self.path.exists():
                 return
             writing, shape = self.path.with_name(f".{self.path.name}"), (0, tiles, 0)

@@ -18,13 +18,25 @@ from scipy.special import entr
 from sklearn.metrics import roc_auc_score
 
 from moa_ray import metrics, unknowns
-from moa_ray.tables import BACKBONE, CANDIDATE, COMPOUND, FOLD, LABEL, TREATMENT, probability_columns, require_columns
+from moa_ray.conformal import CREDIBILITY
+from moa_ray.tables import (
+    BACKBONE,
+    CANDIDATE,
+    COMPOUND,
+    FOLD,
+    LABEL,
+    METHOD,
+    SAMPLE,
+    TREATMENT,
+    probability_columns,
+    require_columns,
+)
 
-METHOD, SAMPLE, SINGLE = "method", "sample", "single"
+SINGLE = "single"
 RIGHT, UNKNOWN = "right", "unknown"
 DOUBT = "one_minus_max"
 PREDICTIVE, EXPECTED, MUTUAL = "predictive_entropy", "expected_entropy", "mutual_information"
-CREDIBILITY, INCREDIBILITY = "credibility", "one_minus_credibility"  # where the treatments carry the former
+INCREDIBILITY = "one_minus_credibility"  # where the treatments carry the credibility
 
 # Higher is less sure.
 MEASURES = {

@@ -83,7 +83,7 @@ def are_unknown(predictions: pd.DataFrame) -> NDArray[np.bool_]:
 
 def known(predictions: pd.DataFrame) -> pd.DataFrame:
     """The rows that can be right: all but those of a label that their fold held out whole."""
-    return predictions[~are_unknown(predictions)]
+    return predictions[~are_unknown(predictions)] if holds_out_labels(predictions) else predictions
 
 
 def unknown(predictions: pd.DataFrame) -> pd.DataFrame:

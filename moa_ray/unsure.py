@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from moa_ray import figures_uncertainty, uncertainty
-from moa_ray.sheet import Sheet
-from moa_ray.tables import CANDIDATE, COMPOUND, FOLD, TREATMENT
-from moa_ray.uncertainty import DOUBT, KEPT, MEASURES, METHOD, PREDICTIVE, RIGHT, SINGLE, UNKNOWN, Rejection, Separation
+from moa_ray.sheet import Sheet, percent
+from moa_ray.tables import CANDIDATE, COMPOUND, FOLD, METHOD, TREATMENT
+from moa_ray.uncertainty import DOUBT, KEPT, MEASURES, PREDICTIVE, RIGHT, SINGLE, UNKNOWN, Rejection, Separation
 
 METHODS = {
     SINGLE: "as predicted",
@@ -124,8 +124,7 @@ def rejection_sheet(unsure: Unsure) -> Sheet:
         *("all" if share == 1 else f"{100 * share:.0f} % kept" for share in KEPT),
     ]
     rows = [
-        [*_names(one), f"{one.area:.3f}", *(f"{100 * one.kept(share):.1f} %" for share in KEPT)]
-        for one in unsure.rejections
+        [*_names(one), f"{one.area:.3f}", *(percent(one.kept(share)) for share in KEPT)] for one in unsure.rejections
     ]
     return Sheet(headings, rows, [False, False, *[True] * (1 + len(KEPT))])
 

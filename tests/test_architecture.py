@@ -21,7 +21,7 @@ LAYERS = {
         "tracking",
         "runs",
         "figures",
-        "figures_sure",
+        "figures_conformal",
         "sure",
         "figures_uncertainty",
         "unsure",

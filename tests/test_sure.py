@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from moa_ray import conformal, figures_sure, metrics, report, spec, sure
+from moa_ray import conformal, figures_conformal, metrics, report, spec, sure
 from moa_ray.conformal import Conformal
 from moa_ray.ledger import Ledger, Proposal, Result
 from moa_ray.spec import Sweep
@@ -129,7 +129,7 @@ def test_curves_and_marks_say_what_the_sets_do() -> None:
 
 
 def test_a_tile_is_shown_small() -> None:
-    (png,) = figures_sure.thumbnails([np.zeros((200, 300, 3), np.uint8)])
+    (png,) = figures_conformal.thumbnails([np.zeros((200, 300, 3), np.uint8)])
     assert Image.open(io.BytesIO(png)).size == (96, 64)
 
 
