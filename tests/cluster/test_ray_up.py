@@ -21,6 +21,7 @@ QUICK = {
     "RAY_health_check_period_ms": 1000,
     "RAY_health_check_timeout_ms": 2000,
     "RAY_health_check_failure_threshold": 3,
+    "RAY_gcs_rpc_server_reconnect_timeout_s": 20,
     "AUTOSCALER_HEARTBEAT_TIMEOUT_S": 10,
     "AUTOSCALER_UPDATE_INTERVAL_S": 1,
 }
@@ -171,13 +172,8 @@ def test_same_command_goes_on_from_a_stopped_job_and_from_a_lost_head(
     assert_equal(found, undisturbed)
 
 
-def test_ray_down_and_the_workers_own_ray_stop_leave_no_process(cluster: Hosts, desk: Host) -> None:
+def test_ray_down_leaves_no_process_and_no_copies(cluster: Hosts, desk: Host) -> None:
     desk.run("ray down -y cluster.yaml")
-    for worker in cluster.others[1:]:
-        desk.run(
-            f"ssh -o StrictHostKeyChecking=no -i /etc/ssh/key {worker.address} '~/moa_ray/.venv/bin/ray stop --force'"
-        )
     until(lambda: not any(host.processes for host in cluster.others), "nothing runs on the hosts")
-    # What is left of files is Ray's own, and the tiles for the next sweep.
-    for worker in cluster.others[1:]:
-        assert {path.name.partition("-")[0] for path in (worker.folder / "tmp").iterdir()} <= {"ray", "moa_ray"}
+    for worker in cluster.others[1:]:  # Ray's own logs, by which one can look into what happened
+        assert [path.name for path in (worker.folder / "tmp").iterdir()] == ["ray"]
