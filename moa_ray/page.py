@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import jinja2
@@ -313,11 +313,12 @@ def _mistakes(content: Content) -> pd.DataFrame:
     return figures.surest_mistakes(content.treatments_of(best[CANDIDATE])) if best else content.treatments
 
 
-def _image(name: str, figure: Figure) -> str:
+def _image(name: str, figure: Figure, saved: Path | None) -> str:
     """A data URI. An image element keeps each figure's ids to itself, which SVG within the page would mix."""
     if name in ("example_tiles", "example_fields"):
         return "data:image/png;base64," + base64.b64encode(figures.png(figure, dpi=110)).decode()
-    return "data:image/svg+xml;base64," + base64.b64encode(figures.svg(figure).encode()).decode()
+    svg = figures.paths(saved, name)[0].read_bytes() if saved else figures.svg(figure).encode()
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 _Column = tuple[str, bool, Callable[[Any], str]]  # heading, whether it holds numbers, a row's text
@@ -326,10 +327,11 @@ _Column = tuple[str, bool, Callable[[Any], str]]  # heading, whether it holds nu
 # The page -------------------------------------------------------------------------------------------------------------
 
 
-def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
+def render(content: Content, drawn: Mapping[str, Figure] | None = None, saved: Path | None = None) -> str:
     """The page as HTML: it needs no network and no script, and everything in it is escaped.
 
     drawn : the figures where `draw` has made them already
+    saved : the folder that `figures.save` has put them into, so that they are not drawn a second time
     """
     drawn = draw(content) if drawn is None else drawn
     best = content.best
@@ -350,7 +352,7 @@ def render(content: Content, drawn: Mapping[str, Figure] | None = None) -> str:
         chosen=chosen(content),
         over_all=_over_all(content),
         looks=look_sheet(content.look) if content.look else None,
-        images={name: _image(name, figure) for name, figure in drawn.items()},
+        images={name: _image(name, figure, saved) for name, figure in drawn.items()},
         confused=_confused(content),
         unfinished=set(content.leaderboard.loc[~content.leaderboard["complete"], CANDIDATE]),
         board=board_sheet(content),

@@ -141,7 +141,7 @@ def write(place: Place, reference: str | None = None) -> Written:
     drawn = page.draw(content) | _optuna_figures(sweep, race)
     (out / "figures").mkdir(exist_ok=True)
     saved = {name: figures.save(figure, out / "figures", name) for name, figure in drawn.items()}
-    write_text(out / "report.html", page.render(content, drawn))
+    write_text(out / "report.html", page.render(content, drawn, out / "figures"))
     parts = _by_candidate(content, folded.predictions, out / "figures", saved) | _looked(content, look)
     return Written(
         headline=page.headline(content),
@@ -194,7 +194,7 @@ def write_given(out: Path, file: Path, reference: str | None, said: str) -> str:
         (out / name).write_bytes(table)
     for name, figure in drawn.items():
         figures.save(figure, out / "figures", name)
-    write_text(out / "report.html", page.render(content, drawn))
+    write_text(out / "report.html", page.render(content, drawn, out / "figures"))
     return page.headline(content)
 
 

@@ -1,14 +1,16 @@
 """The report's page: honest, self-contained, and safe whatever a compound is called."""
 
+import base64
 import dataclasses
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from moa_ray import calibration, comparison, intervals, metrics, page, published, selection
+from moa_ray import calibration, comparison, figures, intervals, metrics, page, published, selection
 from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
 
 EVIL = "<script>alert('x')</script>"
@@ -163,13 +165,18 @@ def test_the_page_has_every_section(html: str) -> None:
     )
 
 
-def test_every_figure_drawn_is_on_the_page() -> None:
+def test_every_figure_drawn_is_on_the_page_as_it_was_saved(tmp_path: Path) -> None:
     made = content()
     drawn = page.draw(made)
     assert set(drawn) == {
         *("leaderboard", "accuracy_over_epochs", "confusion-A-0", "wrong_treatments", "example_tiles"),
     }
-    assert page.render(made, drawn).count("<img src=") == len(drawn)
+    for name, figure in drawn.items():
+        figures.save(figure, tmp_path, name)
+    html = page.render(made, drawn, tmp_path)
+    assert html.count("<img src=") == len(drawn)
+    shown = {base64.b64decode(image) for image in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", html)}
+    assert shown == {path.read_bytes() for path in tmp_path.glob("*.svg") if path.stem != "example_tiles"}
 
 
 def test_a_confusion_matrix_of_the_best_candidate_of_each_backbone() -> None:
