@@ -47,6 +47,7 @@ HEIGHT, WIDTH = 1024, 1280
 A_PLATE = 40  # fields, of which 4 are controls
 SMALL = 20  # fields of the small screen
 SCENES = 6
+QUICK = 3  # turns of what takes less than a second, for each of what takes half a minute
 WORKERS = os.cpu_count() or 1
 SIZE = 224
 
@@ -198,12 +199,13 @@ def speed(screen: Screen, folder: Path, rounds: int) -> tuple[list[Row], str]:
     with ThreadPoolExecutor(WORKERS) as threads, ProcessPoolExecutor(WORKERS) as processes:
         decode_all(screen, processes)  # starts them
         for _ in range(rounds):
-            os.sync()  # nothing of what was written before is left for what is timed
-            times["prepare"].append(seconds(lambda: prepare(screen, folder / "tiles")))
+            for _ in range(QUICK):
+                os.sync()  # nothing of what was written before is left for what is timed
+                times["prepare"].append(seconds(lambda: prepare(screen, folder / "tiles")))
+                times["threads"].append(seconds(lambda: decode_all(screen, threads)))
+                times["processes"].append(seconds(lambda: decode_all(screen, processes)))
+                shutil.rmtree(folder / "tiles")
             times["script"].append(seconds(lambda: script(screen, folder / "png")))
-            times["threads"].append(seconds(lambda: decode_all(screen, threads)))
-            times["processes"].append(seconds(lambda: decode_all(screen, processes)))
-            shutil.rmtree(folder / "tiles")
             shutil.rmtree(folder / "png")
     typical = {name: statistics.median(each) for name, each in times.items()}
     pool = min(("threads", "processes"), key=lambda name: typical[name])
