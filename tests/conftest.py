@@ -40,6 +40,16 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Draws of SmallCNN's weights in a file."""
+    from moa_ray import models
+
+    path = tmp_path_factory.mktemp("weights") / "small.weights.h5"
+    models.backbone("SmallCNN", 32).save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def s3_server() -> "Iterator[Server]":
     """An S3 server of this machine; only tests that ask for it need moto."""
     from buckets import Server

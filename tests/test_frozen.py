@@ -15,14 +15,6 @@ from moa_ray.recipe import NO_AUGMENTATION, Recipe
 pytestmark = pytest.mark.ray
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Draws of SmallCNN's weights in a file."""
-    path = tmp_path_factory.mktemp("weights") / "small.weights.h5"
-    models.backbone("SmallCNN", 32).save_weights(path)
-    return path
-
-
 @pytest.fixture(scope="module", autouse=True)
 def ray_here() -> Iterator[None]:
     with cluster.connect(None):

@@ -18,14 +18,6 @@ QUIET = {"channel_jitter": [], "blur": 0, "noise": 0, "orientations": 1}
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Draws of SmallCNN's weights in a file."""
-    path = tmp_path_factory.mktemp("weights") / "small.weights.h5"
-    models.backbone("SmallCNN", 32).save_weights(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def sweep_file(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two labels, three compounds each: 6 folds; one head of each of two rates."""
     folder = tmp_path_factory.mktemp("frozen")
@@ -87,6 +79,9 @@ def test_first_look_of_a_killed_search_is_gone_on_with_on_the_search_folds_alone
     summary = json.loads((out / "summary.json").read_text())
     assert [one["candidate"] for one in summary["first_look"]["looks"]] == [look]
     assert "judged on 4 folds that no choice saw" in summary["headline"]
+    before = times(out)
+    run(sweep_file, f"out={out}", *changes)
+    assert times(out) == before
 
 
 def test_backbone_that_a_first_look_drops_is_not_trained(sweep_file: Path, weights: Path, tmp_path: Path) -> None:
@@ -107,4 +102,7 @@ def test_backbone_that_a_first_look_drops_is_not_trained(sweep_file: Path, weigh
     trained = {one["recipe"]["backbone"] for one in results(out) if one["recipe"]["freeze"] != "all"}
     assert trained == {"SmallCNN", "MobileNetV2"} - {dropped}
     assert "backbones were dropped by a look at these folds" in summary["headline"]
+    before = times(out)
+    run(sweep_file, *changes)
+    assert times(out) == before
     assert not [one for one in results(out) if one["attempts"] != 1]

@@ -20,6 +20,9 @@ import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOME = "/home/root"
+VISIBLE = tuple(
+    dict.fromkeys([REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)])
+)  # on every host, at the same place
 TOOLS = ("ip", "nsenter", "rsync", "setpriv", "ssh", "ssh-keygen", "sshd", "unshare")
 PATIENCE = 300  # seconds after which what takes seconds is taken for hung
 
@@ -102,8 +105,7 @@ class Host:
         """Begin its processes, and with them its namespaces."""
         log = self.folder / "sshd.log"
         boot = ["bash", "-c", _BOOT, "boot", str(self.folder), self.name]
-        seen = map(str, dict.fromkeys([REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)]))
-        fork = ["unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc", "--", *boot, *seen]
+        fork = ["unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc", "--", *boot, *map(str, VISIBLE)]
         with log.open("w") as output:
             # Whoever made the hosts takes them along, however it ends.
             self._parent = subprocess.Popen(
