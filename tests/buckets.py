@@ -2,7 +2,6 @@
 
 import urllib.request
 
-from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 
@@ -15,6 +14,8 @@ class Server:
         self.start()
 
     def start(self) -> None:
+        from moto.server import ThreadedMotoServer  # half a second, which each worker of pytest would pay
+
         self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
         self._server.start()
         self.port = self._server.get_host_and_port()[1]
@@ -39,8 +40,8 @@ class Server:
 
     def names(self, path: str) -> set[str]:
         """The files below a folder of a bucket, relative to it."""
-        found = self.system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-        return {info.path.removeprefix(f"{path}/") for info in found if info.type == fs.FileType.File}
+        infos = self.system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        return {info.path.removeprefix(f"{path}/") for info in infos if info.type == fs.FileType.File}
 
     def deny(self, denied: bool) -> None:
         """Refuse all keys, or take all."""

@@ -1,5 +1,7 @@
 """What tests of whole commands share: starting sweeps, waiting for what they do, and reading what they leave."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -9,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
-from moa_ray.tables import CANDIDATE, TILE_KEY
+from moa_ray.common.schema import CANDIDATE, TILE_KEY
 
 PATIENCE = 300  # seconds after which a sweep of seconds is taken for hung
 
@@ -32,6 +35,30 @@ def run(sweep: Path, *more: str) -> str:
     status, output = attempt(sweep, *more)
     assert status == 0, output
     return output
+
+
+def attempt_here(sweep: Path, *more: str) -> tuple[int, str]:
+    """Exit status and output of the same command in this process, on the Ray that it is connected to."""
+    from moa_ray.sweep import main
+
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        status = main([str(sweep), *more])
+    return status, output.getvalue()
+
+
+def run_here(sweep: Path, *more: str) -> str:
+    """Output of such a sweep that must end well."""
+    status, output = attempt_here(sweep, *more)
+    assert status == 0, output
+    return output
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Let figures be made but not rendered, which takes most of a report's time."""
+    from moa_ray.reporting import figures
+
+    patch.setattr(figures, "_bytes", lambda figure, kind, **options: b"not drawn")
 
 
 def until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:

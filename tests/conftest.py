@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from commands import draw_nothing
 
 if TYPE_CHECKING:
     from buckets import Server
@@ -18,8 +19,20 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Tiers by folder: what all tests of a folder are, besides the marks that they carry themselves.
+MARKS_OF_FOLDERS = {"sweeps": ("ray", "slow"), "cluster": ("cluster",)}
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are left out by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of whole sweeps come first: of two files at a time the last one to end should be short."""
+    """Mark the tests of some folders, and let files of whole sweeps come first.
+
+    Of two files at a time the last one to end should be short.
+    """
+    for item in items:
+        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
+        for mark in MARKS_OF_FOLDERS.get(folder, ()):
+            item.add_marker(mark)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("ray"))
     items.sort(key=lambda item: -slow[item.path])
 
@@ -42,11 +55,17 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Draws of SmallCNN's weights in a file."""
-    from moa_ray import models
+    from moa_ray.training import models
 
     path = tmp_path_factory.mktemp("weights") / "small.weights.h5"
     models.backbone("SmallCNN", 32).save_weights(path)
     return path
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not rendered, which takes most of a report's time."""
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture(scope="session")

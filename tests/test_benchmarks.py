@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from benchmarks import search
 
-from moa_ray import cluster
+from moa_ray.execution import cluster
 
 
 @pytest.mark.parametrize("name", list(search.METHODS))

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 from benchmarks import driver, made
 
-from moa_ray import metrics, report
+from moa_ray.reporting import write
+from moa_ray.statistics import aggregation
 
 
 def test_a_made_fold_has_twelve_treatments_of_one_label(tmp_path: Path) -> None:
-    recipe = made.sweep(tmp_path, candidates=1, epochs=1).recipes[0]
+    recipe = made.sweep(tmp_path, candidates=1, epochs=1).grid_recipes[0]
     table = made.predictions(recipe, "compound=c013", 2, 4, np.random.default_rng(0))
-    found = metrics.treatments(table)
+    found = aggregation.treatments(table)
     assert (len(found), set(found["replicates"]), set(found["tiles"])) == (12, {2}, {8})
     assert set(found["Metadata_Label"]) == {made.LABELS[1]}
 
 
 def test_the_idle_worker_returns_what_a_worker_does(tmp_path: Path) -> None:
     worker = driver.IdleWorker()
-    worker.start(made.sweep(tmp_path, candidates=1, epochs=2).recipes[0], "compound=c000")
+    worker.start(made.sweep(tmp_path, candidates=1, epochs=2).grid_recipes[0], "compound=c000")
     first, last = worker.step(), worker.step()
     assert list(first) == ["epoch"]
     assert last["outcome"]["status"] == "finished"
@@ -31,7 +32,7 @@ def test_a_made_ledger_is_reported_whole(tmp_path: Path) -> None:
     sweep, folds = made.sweep(tmp_path / "out", candidates=2, epochs=2), made.folds(3)
     made.begin(sweep, folds)
     made.fill(sweep, folds, replicates=1, tiles=1, epochs=2)
-    written = report.write(sweep.out)
+    written = write.write(sweep.out)
     assert written.summary["trials"] == {"finished": 6}
     assert written.summary["best"]["n"] == 3 * made.TREATMENTS
 

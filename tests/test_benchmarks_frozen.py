@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from benchmarks import frozen
 
-from moa_ray.recipe import NO_AUGMENTATION, Recipe
+from moa_ray.config.recipe import NO_AUGMENTATION, Recipe
 
 
 def test_each_tile_is_held_out_once_and_an_epoch_trains_on_all_others(tmp_path: Path) -> None:
-    held = frozen.material(tmp_path, tiles=60, size=32, folds=5)
+    held = frozen.trial_data(tmp_path, tiles=60, size=32, folds=5)
     tested = [row for fold in held.folds for row in held.split(fold)["test"]]
     assert sorted(tested) == list(range(60))
     epoch = frozen.Epoch(held, Recipe("SmallCNN", "random", 32, epochs=1, batch_size=8, augment=NO_AUGMENTATION))

@@ -8,10 +8,11 @@ import pytest
 from benchmarks import prepare
 from PIL import Image
 
-from moa_ray import tiles
-from moa_ray.images import Preparation
-from moa_ray.screens import Screen, bbbc021
-from moa_ray.tables import CONTROL, PLATE, TILE_KEY
+from moa_ray.common.schema import CONTROL, PLATE, TILE_KEY
+from moa_ray.config.preparation import Preparation
+from moa_ray.screens import bbbc021
+from moa_ray.screens.screen import Screen
+from moa_ray.tiles import build, workers
 
 
 @pytest.fixture
@@ -36,7 +37,9 @@ def test_script_makes_the_tiles_that_prepare_makes(
     one = Screen("bbbc021", screen.root, whole, screen.channels)
     made = prepare.script(one, tmp_path / "png")
     assert made == prepare.prepare(one, tmp_path / "tiles") > 0
-    store = tiles.prepare(one, Preparation(), [32], tmp_path / "tiles", tiles.Threads(1), lambda done, total: None)
+    store = build.prepare(
+        one, Preparation(), [32], tmp_path / "tiles", workers.ThreadExecutor(1), lambda done, total: None
+    )
     array = store.array(32)
     for *key, row in store.table[[*TILE_KEY, "row"]].itertuples(index=False):
         with Image.open(tmp_path / "png" / f"{'_'.join(key)}.png") as png:

@@ -6,10 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 CLOUDS = ["cluster.yaml", "docker/cluster.gcp.yaml"]
 CLUSTERS = [*CLOUDS, "docker/cluster.local.yaml"]
@@ -36,6 +34,9 @@ def node_types(config: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, A
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_ray_accepts_a_cluster_file_and_refuses_it_with_a_misspelt_key(repo: Path, name: str) -> None:
+    import jsonschema
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
     config = read(repo / name)
     validate_config(prepare_config(config))
     with pytest.raises(jsonschema.ValidationError, match="idle_timeout"):
@@ -44,6 +45,8 @@ def test_ray_accepts_a_cluster_file_and_refuses_it_with_a_misspelt_key(repo: Pat
 
 @pytest.mark.parametrize("name", CLOUDS)
 def test_cloud_workers_have_gpus_come_when_wanted_and_go_when_idle(repo: Path, name: str) -> None:
+    from ray.autoscaler._private.util import prepare_config
+
     config = prepare_config(read(repo / name))
     head, workers = node_types(config)
     assert head["resources"] == {"CPU": 0}

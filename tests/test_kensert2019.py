@@ -11,10 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from moa_ray import spec
-from moa_ray.folds import unscored
-from moa_ray.recipe import Augmentation, Recipe
-from moa_ray.screens.synthetic import Painting, paint
+from moa_ray.config import sweep_file
+from moa_ray.config.painting import Painting
+from moa_ray.config.recipe import Augmentation, Recipe
+from moa_ray.screens.folds import unscored
+from moa_ray.screens.painted_bbbc021 import paint
 from moa_ray.study import Study
 
 SIDE = 40  # a tile of 64 x 80 pixels shrinks by 1.6 and by 2
@@ -31,18 +32,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tiles_are_the_papers_to_one_grey_level(repo: Path, root: Path, tmp_path: Path) -> None:
     changes = [f"screen.root={root}", f"tiles={tmp_path / 'tiles'}", f"recipe.image_size={SIDE}"]
-    study = Study.open(spec.load(repo / "sweeps/kensert2019_bbbc021.yaml", [*changes, f"out={tmp_path / 'out'}"]))
+    study = Study.open(sweep_file.load(repo / "sweeps/kensert2019_bbbc021.yaml", [*changes, f"out={tmp_path / 'out'}"]))
     store = study.prepare(lambda done, total: None)
-    found = {
+    rows = {
         (row["Metadata_Plate"], row["Metadata_Well"], row["Metadata_Field"], row["Metadata_Tile"]): row["row"]
         for row in store.table.to_dict("records")
     }
     expected = dict(slow_tiles(root))
-    assert found.keys() == expected.keys()
-    assert 0 < len(found) < 4 * len(study.screen.labelled)  # some tiles are empty
+    assert rows.keys() == expected.keys()
+    assert 0 < len(rows) < 4 * len(study.screen.labelled)  # some tiles are empty
     array = store.array(SIDE)
     for key, tile in expected.items():
-        assert np.abs(array[found[key]].astype(int) - tile).max() <= 1
+        assert np.abs(array[rows[key]].astype(int) - tile).max() <= 1
 
 
 def slow_tiles(root: Path) -> Iterator[tuple[tuple[str, ...], NDArray[Any]]]:
@@ -109,7 +110,7 @@ def slow_area(plane: list[list[int]]) -> list[list[float]]:
 
 
 def test_the_training_is_the_papers(repo: Path) -> None:
-    sweep = spec.load(repo / "sweeps/kensert2019_bbbc021.yaml")
+    sweep = sweep_file.load(repo / "sweeps/kensert2019_bbbc021.yaml")
     expected = {
         Recipe(
             backbone=backbone,
@@ -128,7 +129,7 @@ def test_the_training_is_the_papers(repo: Path) -> None:
         )
         for backbone, size in (("ResNet50", 224), ("InceptionV3", 299), ("InceptionResNetV2", 299))
     }
-    assert set(sweep.recipes) == expected
+    assert set(sweep.grid_recipes) == expected
     assert (sweep.validation, sweep.aggregate, sweep.folds.hold_out) == (None, "median", "compound")
     assert sweep.screen.channels == ("DAPI", "Tubulin", "Actin")
 
@@ -140,7 +141,7 @@ def test_the_sweep_on_the_official_tables(
     hold_out: str, folds: int, excluded: int, scored: int, repo: Path, shared: Path
 ) -> None:
     changes = [f"screen.root={shared / 'data/bbbc021_csv'}", f"folds.hold_out={hold_out}"]
-    study = Study.open(spec.load(repo / "sweeps/kensert2019_bbbc021.yaml", changes))
+    study = Study.open(sweep_file.load(repo / "sweeps/kensert2019_bbbc021.yaml", changes))
     assert (len(study.trained_folds), len(study.folds) - len(study.trained_folds)) == (folds, excluded)
     assert len(study.trials) == 3 * folds
     assert 103 - len(unscored(study.screen.labelled, study.folds)) == scored

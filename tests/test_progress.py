@@ -1,58 +1,13 @@
-"""What a sweep says while it runs, without a terminal."""
+"""What counted work says while it goes on, with and without a terminal."""
 
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from moa_ray import downloads
-from moa_ray.ledger import Result, Status
-from moa_ray.progress import Board, download_progress, duration, features_progress, field_progress
-from moa_ray.race import Assignment
-from moa_ray.recipe import Recipe
-
-RECIPE = Recipe(backbone="SmallCNN", epochs=3)
-
-
-def result(fold: str, status: Status = "finished", error: str | None = None) -> Result:
-    return Result(RECIPE.candidate, fold, status, {}, error=error)
-
-
-def test_lines_count_done_running_and_failed_trials() -> None:
-    out = StringIO()
-    with Board(Console(file=out, width=200), at_most=lambda: 5, done=2, best=lambda: "leading: none") as board:
-        for fold in "abc":
-            board.started(Assignment(RECIPE, fold))
-        board.epoch(Assignment(RECIPE, "a"), {"epoch": 1, "accuracy": 0.5, "validation_accuracy": 0.25})
-        board.ended(result("a"), final=True)
-        board.ended(result("b", "crashed", "the worker was lost\nTraceback"), final=False)
-        board.ended(result("b", "crashed", "the worker was lost"), final=True)
-        board.ended(result("c"), final=True)
-    lines = out.getvalue().splitlines()
-    assert lines[0].startswith("3 of 5 trials, 2 running, 0 failed")
-    assert lines[1] == f"{RECIPE.candidate} b: crashed (will be tried again): the worker was lost"
-    assert lines[2] == f"{RECIPE.candidate} b: crashed (given up): the worker was lost"
-    assert lines[3].startswith("4 of 5 trials, 1 running, 1 failed")
-    assert lines[4].startswith("5 of 5 trials, 0 running, 1 failed")
-    assert lines[4].endswith("leading: none")
-
-
-def test_terminal_shows_what_each_running_trial_does() -> None:
-    out = StringIO()
-    with Board(Console(file=out, width=120, force_terminal=True), at_most=lambda: 2, done=0, best=lambda: "") as board:
-        board.started(Assignment(RECIPE, "compound=a"))
-        board.epoch(Assignment(RECIPE, "compound=a"), {"epoch": 2, "accuracy": 0.5, "validation_accuracy": None})
-    assert "compound=a" in out.getvalue()
-    assert "epoch 2 of 3, accuracy 0.50" in out.getvalue()
-
-
-def test_long_sweeps_say_little() -> None:
-    out = StringIO()
-    with Board(Console(file=out, width=200), at_most=lambda: 1000, done=0, best=lambda: "") as board:
-        for number in range(1000):
-            board.started(Assignment(RECIPE, str(number)))
-            board.ended(result(str(number)), final=True)
-    assert len(out.getvalue().splitlines()) == 20
+from moa_ray.common.text import duration
+from moa_ray.progress import download_progress, features_progress, field_progress
+from moa_ray.screens import downloads
 
 
 def test_preparing_says_ten_lines_at_most_and_nothing_where_nothing_is_done() -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import screen_files
 
-from moa_ray import spec
-from moa_ray.screens import open_image
-from moa_ray.spec import Sweep
+from moa_ray import plan
+from moa_ray.common.schema import COMPOUND, FIELD_KEY, LABEL, TILE_KEY, WELL_KEY
+from moa_ray.config import sweep_file
+from moa_ray.config.sweep_file import Sweep
+from moa_ray.screens.reading import open_image
 from moa_ray.study import Study
-from moa_ray.tables import COMPOUND, FIELD_KEY, LABEL, TILE_KEY, WELL_KEY
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def make_sweep(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Sweep]
             "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32, "epochs": 2},
             **more,
         }
-        return spec.check(plain, "test.yaml")
+        return sweep_file.check(plain, "test.yaml")
 
     return make
 
@@ -45,62 +47,64 @@ def test_trials_are_recipes_times_folds_recipe_by_recipe(make_sweep: Callable[..
 def test_material_joins_labels_to_tiles_by_key(make_sweep: Callable[..., Sweep]) -> None:
     study = Study.open(make_sweep())
     store = study.prepare(lambda done, total: None)
-    material = study.material(store)
-    assert len(material.table) == len(store.table)
+    trial_data = study.trial_data(store)
+    assert len(trial_data.table) == len(store.table)
     labels = {tuple(row[FIELD_KEY]): row[LABEL] for _, row in study.screen.labelled.iterrows()}
     places = {tuple(row[TILE_KEY]): row["row"] for _, row in store.table.iterrows()}
-    for _, row in material.table.iterrows():
+    for _, row in trial_data.table.iterrows():
         assert row[LABEL] == labels[tuple(row[FIELD_KEY])]
         assert row["row"] == places[tuple(row[TILE_KEY])]
-        assert material.classes[material.labels()[row["row"]]] == row[LABEL]
+        assert trial_data.classes[trial_data.labels()[row["row"]]] == row[LABEL]
 
 
 def test_validation_wells_are_neither_trained_on_nor_held_out(make_sweep: Callable[..., Sweep]) -> None:
     study = Study.open(make_sweep(validation={"by": "well", "share": 0.3}))
-    material = study.material(study.prepare(lambda done, total: None))
+    trial_data = study.trial_data(study.prepare(lambda done, total: None))
     for fold in study.folds:
-        parts = material.split(fold.name)
-        wells = {part: set(map(tuple, material.table.iloc[rows][WELL_KEY].to_numpy())) for part, rows in parts.items()}
+        parts = trial_data.split(fold.name)
+        wells = {
+            part: set(map(tuple, trial_data.table.iloc[rows][WELL_KEY].to_numpy())) for part, rows in parts.items()
+        }
         assert wells["validation"]
         assert not wells["train"] & wells["validation"]
         assert not (wells["train"] | wells["validation"]) & wells["test"]
-        assert set(material.table.iloc[parts["test"]][COMPOUND]) == {fold.value}
-        again = material.split(fold.name)
+        assert set(trial_data.table.iloc[parts["test"]][COMPOUND]) == {fold.value}
+        again = trial_data.split(fold.name)
         assert all(np.array_equal(parts[part], again[part]) for part in parts)
 
 
 def test_seeds_depend_on_the_study_and_the_fold_alone(make_sweep: Callable[..., Sweep]) -> None:
     studies = [Study.open(make_sweep(seed=seed)) for seed in (1, 2)]
-    one, two = (study.material(study.prepare(lambda done, total: None)) for study in studies)
+    first, second = (study.trial_data(study.prepare(lambda done, total: None)) for study in studies)
     folds = [fold.name for fold in studies[0].folds]
-    assert len({tuple(one.seeds(fold)) for fold in folds}) == len(folds)
-    assert one.seeds(folds[0]) != two.seeds(folds[0])
+    assert len({tuple(first.seeds(fold)) for fold in folds}) == len(folds)
+    assert first.seeds(folds[0]) != second.seeds(folds[0])
 
 
 def test_members_draw_for_themselves_but_hold_out_and_watch_the_same_wells(make_sweep: Callable[..., Sweep]) -> None:
     study = Study.open(make_sweep(seeds=[1, 2], validation={"by": "well", "share": 0.3}))
-    material = study.material(study.prepare(lambda done, total: None))
+    trial_data = study.trial_data(study.prepare(lambda done, total: None))
     plain = replace(study, sweep=make_sweep(validation={"by": "well", "share": 0.3}))
-    before = plain.material(plain.prepare(lambda done, total: None))
+    before = plain.trial_data(plain.prepare(lambda done, total: None))
     fold = study.folds[0].name
-    assert len({tuple(material.seeds(fold, member)) for member in (None, 1, 2)}) == 3
-    assert material.seeds(fold) == before.seeds(fold)
-    for part, rows in material.split(fold).items():
+    assert len({tuple(trial_data.seeds(fold, member)) for member in (None, 1, 2)}) == 3
+    assert trial_data.seeds(fold) == before.seeds(fold)
+    for part, rows in trial_data.split(fold).items():
         np.testing.assert_array_equal(rows, before.split(fold)[part])
 
 
 def test_plan_counts_the_trials_of_all_members(make_sweep: Callable[..., Sweep]) -> None:
-    text = Study.open(make_sweep(seeds=[1, 2], search={"space": {"learning_rate": [0.1, 0.01]}})).describe()
+    text = plan.describe(Study.open(make_sweep(seeds=[1, 2], search={"space": {"learning_rate": [0.1, 0.01]}})))
     assert "candidates   2, each with 2 seeds: 1, 2" in text
     assert "trials       24, and as many trainings at most" in text
     search = {"mode": "optuna", "candidates": 4, "space": {"learning_rate": [0.1, 0.01]}}
-    text = Study.open(make_sweep(seeds=[1, 2, 3], search=search)).describe()
+    text = plan.describe(Study.open(make_sweep(seeds=[1, 2, 3], search=search)))
     assert "ensemble     the winner with 2 more seeds, on all folds" in text
     assert f"trials       {4 * 3 + 3 + 2 * 6}, and as many" in text  # 3 search folds, 3 to confirm
 
 
 def test_plan_names_candidates_folds_disk_and_memory(make_sweep: Callable[..., Sweep]) -> None:
-    text = Study.open(make_sweep(folds={"hold_out": "week"})).describe()
+    text = plan.describe(Study.open(make_sweep(folds={"hold_out": "week"})))
     for words in (
         "candidates   1",
         "held out: week",
@@ -114,12 +118,12 @@ def test_plan_names_candidates_folds_disk_and_memory(make_sweep: Callable[..., S
 
 def test_a_label_is_held_out_whole_with_known_compounds_beside_it(make_sweep: Callable[..., Sweep]) -> None:
     study = Study.open(make_sweep(folds={"hold_out": "label"}))
-    assert "6 treatments of 6 compounds held out with their whole label, 6 treatments of 6" in study.describe()
-    material = study.material(study.prepare(lambda done, total: None))
+    assert "6 treatments of 6 compounds held out with their whole label, 6 treatments of 6" in plan.describe(study)
+    trial_data = study.trial_data(study.prepare(lambda done, total: None))
     for fold in study.folds:
-        parts = {part: material.table.iloc[rows] for part, rows in material.split(fold.name).items()}
+        parts = {part: trial_data.table.iloc[rows] for part, rows in trial_data.split(fold.name).items()}
         assert fold.value not in set(parts["train"][LABEL])
-        assert set(parts["test"][COMPOUND]) == {*study_compounds(study, fold.value), *fold.beside}
+        assert set(parts["test"][COMPOUND]) == {*study_compounds(study, fold.value), *fold.known}
         assert not set(parts["train"][COMPOUND]) & set(parts["test"][COMPOUND])
 
 
@@ -128,20 +132,44 @@ def study_compounds(study: Study, label: str) -> set[str]:
     return set(labelled.loc[labelled[LABEL] == label, COMPOUND])
 
 
+@pytest.mark.parametrize(("below", "fields"), [("leave_out", 8), ("train_only", 10)])
+def test_labels_of_few_compounds_are_named_as_not_scored(tmp_path: Path, below: str, fields: int) -> None:
+    rows = screen_files.table_rows([*screen_files.TABLE_COMPOUNDS, ("e", "C")])
+    plain = screen_files.table_sweep(tmp_path, rows, folds={"min_compounds": 2, "below": below})
+    study = Study.open(sweep_file.check(plain, "test.yaml"))
+    assert len(study.screen.labelled) == fields
+    assert study.screen.labels == (("A", "B") if below == "leave_out" else ("A", "B", "C"))
+    assert {fold.value for fold in study.trained_folds} == {"a", "b", "c", "d"}
+    assert study.treatments == 5
+    (lost,) = study.unscored.to_dict("records")
+    assert (lost[COMPOUND], lost[LABEL]) == ("e", "C")
+    assert "not scored: 1 treatment: its label has 1 compound, fewer than folds.min_compounds (2)" in plan.describe(
+        study
+    )
+
+
+def test_too_few_labels_of_enough_compounds_are_an_error(make_sweep: Callable[..., Sweep]) -> None:
+    study = Study.open(make_sweep(folds={"min_compounds": 3}))
+    assert any(
+        problem.severity == "error" and problem.message.startswith("folds.min_compounds: 0 of 3 labels have 3")
+        for problem in study.problems
+    )
+
+
 def test_plan_names_frozen_features_and_the_first_look(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
     quiet = {"channel_jitter": [], "blur": 0, "noise": 0}
     recipe = {"backbone": "SmallCNN", "weights": "a.h5", "image_size": 32, "freeze": "all", "augment": quiet}
-    text = Study.open(make_sweep(recipe=recipe, search={"screen_with_frozen": {"keep": 1}})).describe()
+    text = plan.describe(Study.open(make_sweep(recipe=recipe, search={"screen_with_frozen": {"keep": 1}})))
     for words in (
-        "first look   1 frozen backbone on 6 folds, 6 trials more; the best 1 backbone will go on",
+        "linear probe 1 frozen backbone on 6 folds, 6 trials more; the best 1 backbone will go on",
         "features     2 sets of frozen features",
         "SmallCNN, 32 px, 8 orientations:",
         "SmallCNN, 32 px, 1 orientation:",
     ):
         assert words in text
-    text = Study.open(make_sweep()).describe()
+    text = plan.describe(Study.open(make_sweep()))
     assert "features" not in text
-    assert "first look" not in text
+    assert "linear probe" not in text
 
 
 def test_changed_weights_file_means_other_features(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
@@ -152,7 +180,7 @@ def test_changed_weights_file_means_other_features(make_sweep: Callable[..., Swe
     paths = set()
     for content in (b"one", b"two", b"one"):
         weights.write_bytes(content)
-        paths |= {features.path for features in study.features(tmp_path, study.sweep.frozen).values()}
+        paths |= {features.path for features in study.frozen_features(tmp_path, study.sweep.frozen).values()}
     assert len(paths) == 2
 
 
@@ -176,7 +204,7 @@ def test_official_tables_without_images_give_one_error_and_a_plan(
     errors = [problem.message for problem in study.problems if problem.severity == "error"]
     assert len(errors) == 1
     assert "7584 of 7584" in errors[0]
-    assert "103 treatments, 38 compounds, 12 labels" in study.describe()
+    assert "103 treatments, 38 compounds, 12 labels" in plan.describe(study)
 
 
 def test_real_cells_make_38_folds_and_no_error(make_sweep: Callable[..., Sweep], shared: Path) -> None:
@@ -202,20 +230,20 @@ def test_search_and_confirm_folds_share_none_and_are_all(make_sweep: Callable[..
     study = Study.open(make_sweep(search=search))
     assert sorted([*study.search_folds, *study.confirm_folds]) == [fold.name for fold in study.trained_folds]
     assert len(study.search_folds) == len(study.screen.labels)
-    assert "3 folds, the first 3 for every candidate" in study.describe()
+    assert "3 folds, the first 3 for every candidate" in plan.describe(study)
 
 
 def test_no_held_out_group_is_seen_and_confirm_folds_train_on_every_well(make_sweep: Callable[..., Sweep]) -> None:
     search = {"mode": "optuna", "space": {"learning_rate": [0.1, 0.01]}}
     study = Study.open(make_sweep(search=search))
-    material = study.material(study.prepare(lambda done, total: None))
-    for name, fold in material.folds.items():
-        parts = {part: material.table.iloc[rows] for part, rows in material.split(name).items()}
+    trial_data = study.trial_data(study.prepare(lambda done, total: None))
+    for name, fold in trial_data.folds.items():
+        parts = {part: trial_data.table.iloc[rows] for part, rows in trial_data.split(name).items()}
         for part in ("train", "validation"):
             assert fold.value not in set(parts[part][COMPOUND])
         assert set(parts["test"][COMPOUND]) == {fold.value}
         assert (len(parts["validation"]) == 0) == (name in study.confirm_folds)
-        assert len(material.table) == sum(map(len, parts.values()))
+        assert len(trial_data.table) == sum(map(len, parts.values()))
 
 
 def test_weights_file_that_is_missing_is_named(make_sweep: Callable[..., Sweep]) -> None:

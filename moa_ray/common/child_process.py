@@ -1,14 +1,12 @@
-"""Processes: one of our own, which talks over a socket and ends with its parent, and waiting for others."""
+"""Child processes of our own, which talk with their parent over a socket and end with it."""
 
-import contextlib
 import ctypes
-import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
@@ -19,34 +17,45 @@ _KILL_ME_WITH_MY_PARENT = 1  # PR_SET_PDEATHSIG
 def begin(
     module: str, environment: Mapping[str, str], stderr: IO[bytes] | None = None
 ) -> tuple[subprocess.Popen[bytes], Connection]:
-    """Run ``python -m MODULE``, which finds what this process can import; returns it and the connection to it.
+    """Run ``python -m MODULE`` in a child process that finds what this process can import.
 
-    environment : variables that differ from this process's
-    stderr : a file for what it says there; by default this process's own
+    Parameters
+    ----------
+    module : str
+        Its dotted name; the first thing that it does is to call `connection_to_parent`.
+    environment : mapping
+        Variables that differ from this process's.
+    stderr : binary file, optional
+        Takes what the child says there; by default this process's own.
+
+    Returns
+    -------
+    process : Popen
+        The child, in a process group of its own: Ctrl-C is the parent's to act on.
+    connection : Connection
+        To the child.
     """
-    mine, its = socket.socketpair()
+    parent_end, child_end = socket.socketpair()
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    begun = subprocess.Popen(
-        [sys.executable, "-m", module, str(its.fileno()), str(os.getpid())],
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, str(child_end.fileno()), str(os.getpid())],
         env={**os.environ, "PYTHONPATH": path, **environment},
-        pass_fds=[its.fileno()],
+        pass_fds=[child_end.fileno()],
         stderr=stderr,
-        process_group=0,  # Ctrl-C is the parent's to act on
+        process_group=0,
     )
-    its.close()
-    return begun, Connection(mine.detach())
+    child_end.close()
+    return process, Connection(parent_end.detach())
 
 
 def connection_to_parent() -> Connection | None:
-    """What a module run by `begin` asks first: None where the parent has ended already."""
+    """Return, in a child process that `begin` started, the connection to its parent.
+
+    Returns
+    -------
+    Connection or None
+        None where the parent has ended already. From now on the system kills the child when the parent ends.
+    """
     descriptor, parent = map(int, sys.argv[1:])
     ctypes.CDLL(None).prctl(_KILL_ME_WITH_MY_PARENT, signal.SIGKILL)
     return Connection(descriptor) if os.getppid() == parent else None
-
-
-@contextlib.contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process or thread holds a lock file; the system lets go that of a killed process."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from moa_ray.common.errors import InputError
+
 PLATE = "Metadata_Plate"
 WELL = "Metadata_Well"
 FIELD = "Metadata_Field"
@@ -28,6 +30,7 @@ TREATMENT = [COMPOUND, CONCENTRATION]
 FOLD = "fold"
 CANDIDATE = "candidate"
 BACKBONE = "backbone"
+OPEN_SET = "open_set"  # True where the label was held out whole, so that the row counts in no accuracy
 
 # Of predictions that are drawn several times: how, and the number of the draw (of an ensemble the member's seed).
 METHOD = "method"
@@ -40,40 +43,128 @@ PROBABILITY_PREFIX = "prob_"
 
 
 def path_column(channel: str) -> str:
-    """Name of the field table's column that locates one channel's image."""
+    """Return the name of the field table's column that locates one channel's image.
+
+    Parameters
+    ----------
+    channel : str
+        Name of the channel.
+
+    Returns
+    -------
+    str
+        ``Path_<channel>``.
+    """
     return PATH_PREFIX + channel
 
 
 def probability_column(label: str) -> str:
-    """Name of the prediction column that holds one label's probability."""
+    """Return the name of the prediction column that holds one label's probability.
+
+    Parameters
+    ----------
+    label : str
+        Name of the label.
+
+    Returns
+    -------
+    str
+        ``prob_<label>``.
+    """
     return PROBABILITY_PREFIX + label
 
 
 def probability_columns(table: pd.DataFrame) -> list[str]:
-    """All probability columns of a prediction table, in the table's order."""
+    """Return all probability columns of a prediction table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Predictions.
+
+    Returns
+    -------
+    list of str
+        In the table's order.
+    """
     return [column for column in table.columns if column.startswith(PROBABILITY_PREFIX)]
 
 
 def labels_of(table: pd.DataFrame) -> list[str]:
-    """The labels that a prediction table has a probability for, in the table's order."""
+    """Return the labels that a prediction table has a probability for.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Predictions.
+
+    Returns
+    -------
+    list of str
+        In the table's order.
+    """
     return [column.removeprefix(PROBABILITY_PREFIX) for column in probability_columns(table)]
 
 
 def metadata_columns(table: pd.DataFrame) -> list[str]:
-    """All ``Metadata_*`` columns, in the table's order."""
+    """Return all ``Metadata_*`` columns of a table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Any table of fields, tiles or predictions.
+
+    Returns
+    -------
+    list of str
+        In the table's order.
+    """
     return [column for column in table.columns if column.startswith(METADATA_PREFIX)]
 
 
 def require_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
-    """Raise ValueError naming the columns that a table lacks."""
+    """Raise InputError naming the columns that a table lacks.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The table to check.
+    columns : iterable of str
+        Columns that it must have.
+    name : str
+        What the message calls the table.
+
+    Raises
+    ------
+    InputError
+        If a column is missing.
+    """
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise ValueError(f"{name}: column {', '.join(missing)} is missing; it has {', '.join(map(str, table.columns))}")
+        raise InputError(f"{name}: column {', '.join(missing)} is missing; it has {', '.join(map(str, table.columns))}")
 
 
 def require_unique(table: pd.DataFrame, key: Sequence[str], name: str) -> None:
-    """Raise ValueError naming the first key that two rows of a table share."""
+    """Raise InputError naming the first key that two rows of a table share.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The table to check.
+    key : sequence of str
+        Columns that tell rows apart.
+    name : str
+        What the message calls the table.
+
+    Raises
+    ------
+    InputError
+        If two rows share a key.
+    """
     duplicated = table.duplicated(list(key))
     if duplicated.any():
         first = dict(zip(key, table.loc[duplicated, list(key)].iloc[0], strict=True))
-        raise ValueError(f"{name}: {int(duplicated.sum())} rows repeat a key, the first is {first}")
+        raise InputError(f"{name}: {int(duplicated.sum())} rows repeat a key, the first is {first}")
+
+
+WORD = "label"  # as the sweep file says it

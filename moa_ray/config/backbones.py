@@ -1,5 +1,12 @@
 """The backbones by name: all of ``keras.applications``, and a small network for CPUs. Importing this loads no Keras."""
 
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from typing_extensions import TypeAliasType
+
+from moa_ray.config import messages
+
 # Name: (native image size in pixels, the module of keras.applications that knows its input scaling).
 BACKBONES: dict[str, tuple[int, str | None]] = {
     "SmallCNN": (64, None),
@@ -46,11 +53,67 @@ BACKBONES: dict[str, tuple[int, str | None]] = {
 }
 
 
+def _require_known(name: str) -> str:
+    """Raise ValueError with the nearest name for an unknown backbone."""
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}{messages.nearest(name, BACKBONES)}")
+    return name
+
+
+BackboneName = TypeAliasType(
+    "BackboneName",
+    Annotated[str, AfterValidator(_require_known), Field(json_schema_extra={"enum": list(BACKBONES)})],
+)
+
+
+def is_by_backbone(value: object) -> bool:
+    """Tell whether a value of a sweep file is given by backbone, ``{ResNet50: ..., VGG16: ...}``.
+
+    Parameters
+    ----------
+    value : object
+        What stands in the file.
+
+    Returns
+    -------
+    bool
+        True for a mapping with at least one key, all keys being backbones.
+    """
+    return isinstance(value, dict) and bool(value) and all(name in BACKBONES for name in value)
+
+
 def has_dropout(backbone: str) -> bool:
-    """Whether there are dropout layers below the top, as only EfficientNets have them (Keras' default rates)."""
+    """Tell whether there are dropout layers below the top, at Keras' default rates: only EfficientNets have them.
+
+    Parameters
+    ----------
+    backbone : str
+        Name of the backbone.
+
+    Returns
+    -------
+    bool
+        True where a backbone that is trained drops activations by itself.
+    """
     return backbone.startswith("EfficientNet")
 
 
 def native_size(backbone: str) -> int:
-    """The image size, in pixels, that a backbone was designed for. Raises KeyError for an unknown one."""
+    """Return the image size that a backbone was designed for.
+
+    Parameters
+    ----------
+    backbone : str
+        Name of the backbone.
+
+    Returns
+    -------
+    int
+        Height = width, pixels.
+
+    Raises
+    ------
+    KeyError
+        If the backbone is unknown.
+    """
     return BACKBONES[backbone][0]

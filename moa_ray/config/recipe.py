@@ -5,31 +5,36 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from moa_ray.backbones import has_dropout
+from pydantic import ConfigDict
+
+from moa_ray.config.backbones import BackboneName, has_dropout, native_size
+from moa_ray.config.numbers import SECTION, BelowOne, Count, NotNegative, Probability, limits
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """What may happen to a training tile; every part can be switched off.
 
-    orientations : of how many rotations and mirrors one is drawn, evenly: 8, or 1 for the tile as it is (true and false
-        are read as these two)
-    channel_jitter : factors of which each channel gets one, drawn evenly; an empty list switches it off
-    blur : probability of a 3 x 3 mean filter
-    noise_variance : variance of the Gaussian noise, in squared grey levels of the 0..255 scale
-    noise : probability of Gaussian noise
-    Source: Kensert et al. 2019, supplement.
+    References
+    ----------
+    Kensert et al. 2019, supplement.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = SECTION
 
     orientations: bool | Literal[1, 8] = True
-    channel_jitter: tuple[float, ...] = (1.0, 1.0, 0.75, 1.25)
-    blur: float = 0.5
-    noise: float = 0.5
-    noise_variance: float = 50.0
+    """Of how many rotations and mirrors one is drawn, evenly: 8, or 1 for the tile as it is; true and false are read as
+    these two."""
+    channel_jitter: tuple[NotNegative, ...] = (1.0, 1.0, 0.75, 1.25)
+    """Factors of which each channel gets one, drawn evenly; an empty list switches it off."""
+    blur: Probability = 0.5
+    """Probability of a 3 x 3 mean filter."""
+    noise: Probability = 0.5
+    """Probability of Gaussian noise."""
+    noise_variance: NotNegative = 50.0
+    """Variance of the Gaussian noise, in squared grey levels of the 0..255 scale."""
 
     def __post_init__(self) -> None:
         _to_floats(self)
@@ -52,39 +57,53 @@ class Augmentation:
 class Recipe:
     """The hyperparameters of one training: what a trial is made of, except its fold.
 
-    backbone : a name of ``keras.applications``, or ``SmallCNN``
-    weights : ``imagenet``, ``random`` (Glorot, which is Xavier), or a file of Keras weights of the backbone without top
-    image_size : pixels, height = width of the network's input; ``native`` is the backbone's own
-    input_scaling : ``backbone`` scales 0..255 as the backbone's pre-training did, ``none`` passes 0..255 on
-    learning_rate : of the first epoch; ``schedule`` says how it goes on
-    schedule : ``constant``; ``step`` divides by ten after each third of the epochs; ``cosine`` falls towards 0
-    class_weights : ``balanced`` weighs a tile by n / (classes x count of its label), ``none`` by 1
-    freeze : share of the backbone's layers, from the input on, that is not trained; ``all`` takes the pooled features
-        once for every tile and orientation and trains on them, so that nothing else can happen to a tile
-    precision : ``auto`` takes bfloat16 on a GPU, else float32
-    seed : of a member of an ensemble, which the sweep gives; None draws by the sweep's seed alone
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits, or ``freeze: all`` is combined with what it excludes.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = SECTION
 
-    backbone: str = "ResNet50"
+    backbone: BackboneName = "ResNet50"
+    """The network below the head: a name of `keras.applications`, or `SmallCNN`."""
     weights: str = "imagenet"
-    image_size: int | Literal["native"] = "native"
+    """What the backbone starts from: `imagenet`, `random` (Glorot, which is Xavier), or a file of Keras weights of the
+    backbone without top."""
+    image_size: Annotated[int, limits(minimum=8)] | Literal["native"] = "native"
+    """Height = width of the network's input, pixels; `native` is the backbone's own."""
     input_scaling: Literal["backbone", "none"] = "backbone"
-    epochs: int = 10
-    batch_size: int = 32
+    """`backbone` scales 0..255 as the backbone's pre-training did, `none` passes 0..255 on."""
+    epochs: Count = 10
+    """Passes over the training tiles."""
+    batch_size: Count = 32
+    """Tiles in each step of the optimizer."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    """Keras' optimizer of this name."""
+    learning_rate: Annotated[float, limits(exclusiveMinimum=0)] = 1e-3
+    """Learning rate of the first epoch; `schedule` says how it goes on."""
+    momentum: BelowOne = 0.9
+    """Momentum of `sgd`; the other optimizers do not read it."""
+    weight_decay: NotNegative = 0.0
+    """Share of each weight that a step takes away, times the learning rate (decoupled weight decay)."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    dropout: float = 0.0
-    l2: float = 0.0
+    """Learning-rate schedule: `constant`; `step` divides by ten after each third of the epochs; `cosine` falls towards
+    0."""
+    dropout: BelowOne = 0.0
+    """Rate of the dropout layer before the head."""
+    l2: NotNegative = 0.0
+    """Factor of the head's squared weights in the loss."""
     class_weights: Literal["balanced", "none"] = "balanced"
-    freeze: float | Literal["all"] = 0.0
+    """`balanced` weighs a tile by n / (classes x count of its label), `none` by 1."""
+    freeze: Probability | Literal["all"] = 0.0
+    """Share of the backbone's layers, from the input on, that is not trained; `all` takes the pooled features once for
+    every tile and orientation and trains a head on them, so that nothing else can happen to a tile."""
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    """Keras' dtype policy; `auto` takes bfloat16 on a GPU, else float32."""
     augment: Augmentation = field(default_factory=Augmentation)
+    """What may happen to a training tile."""
     seed: int | None = None
+    """Seed of a member of an ensemble, which the sweep gives; null draws by the sweep's seed alone."""
 
     def __post_init__(self) -> None:
         _to_floats(self)
@@ -95,7 +114,7 @@ class Recipe:
             _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         for name in ("dropout", "momentum"):
             _require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1)", getattr(self, name))
-        if self.freeze == "all":
+        if self.is_linear_probe:
             _require(self.weights != "random", "freeze: all needs weights to take features with", self.weights)
             _require(
                 not self.augment.changes_values,
@@ -120,9 +139,24 @@ class Recipe:
         return replace(self, seed=None)
 
     @property
+    def input_size(self) -> int:
+        """Height and width of the network's input, pixels."""
+        return native_size(self.backbone) if self.image_size == "native" else self.image_size
+
+    @property
+    def is_linear_probe(self) -> bool:
+        """Whether a head alone is trained, on features that the frozen backbone gave before (``freeze: all``)."""
+        return self.freeze == "all"
+
+    @property
+    def extractor(self) -> "Recipe":
+        """The recipe of the frozen network that gives a linear probe its features, without augmentation."""
+        return replace(self, freeze=1.0, augment=NO_AUGMENTATION)
+
+    @property
     def has_dropout(self) -> bool:
         """Whether a dropout layer is active in training: the head's, or one within the trained backbone."""
-        return self.dropout > 0 or (self.freeze != "all" and has_dropout(self.backbone))
+        return self.dropout > 0 or (not self.is_linear_probe and has_dropout(self.backbone))
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -135,7 +169,7 @@ class Recipe:
             self.augment.noise > 0 and self.augment.noise_variance > 0,
         )
         # The table of features is a part of the model that is trained on it, and dropout most of what a head computes.
-        features = (*self.features_key, self.dropout > 0) if self.freeze == "all" else ()
+        features = (*self.features_key, self.dropout > 0) if self.is_linear_probe else ()
         scaling = (self.input_scaling, self.precision, self.freeze)
         return (self.backbone, self.image_size, self.batch_size, *optimizer, *scaling, *augment, *features)
 
@@ -146,7 +180,14 @@ class Recipe:
         return (self.backbone, self.weights, self.image_size, self.input_scaling, self.precision, orientations)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON and YAML; without a seed of its own a recipe is named as before there were any."""
+        """Return plain values, fit for JSON and YAML.
+
+        Returns
+        -------
+        dict
+            Hyperparameter to value. Without a seed of its own a recipe has no key ``seed``, so that it is named as it
+            was before members of ensembles had seeds.
+        """
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         if self.seed is None:
             del plain["seed"]
@@ -154,14 +195,30 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Recipe":
-        """The recipe that `as_dict` wrote."""
+        """Read the recipe that `as_dict` wrote.
+
+        Parameters
+        ----------
+        plain : dict
+            Hyperparameter to plain value; ``seed`` may be absent.
+
+        Returns
+        -------
+        Recipe
+            The same recipe, with the same name.
+
+        Raises
+        ------
+        ValueError
+            If a value lies outside its limits.
+        """
         return cls(**{**plain, "augment": Augmentation(**plain["augment"])})
 
 
 def _to_floats(instance: Any) -> None:
-    """Equal numbers are one hyperparameter, whether they were written 0 or 0.0."""
+    """Make equal numbers one hyperparameter, whether they were written 0 or 0.0."""
     for item in dataclasses.fields(instance):
-        if item.type is float:
+        if getattr(item.type, "__origin__", item.type) is float:
             object.__setattr__(instance, item.name, float(getattr(instance, item.name)))
 
 
@@ -173,11 +230,23 @@ def _require(holds: bool, rule: str, value: object) -> None:
 NO_AUGMENTATION = Augmentation(orientations=False, channel_jitter=(), blur=0.0, noise=0.0)
 
 
-def first_look(recipe: Recipe) -> Recipe:
-    """The recipe that looks at the backbone of another before it is fine-tuned: a head on its frozen features.
+def linear_probe_of(recipe: Recipe) -> Recipe:
+    """Return the recipe of the standard linear probe of a backbone: a head trained on its frozen features.
 
-    One recipe for all backbones, and a plain one: 30 epochs of Adam with a rate of 3e-3 that falls to nothing, batches
-    of 128, tiles as they are, no penalty. Nothing of it is searched, so that no backbone has the better luck.
+    Parameters
+    ----------
+    recipe : Recipe
+        A recipe of the backbone; weights, image size, input scaling and precision are taken from it.
+
+    Returns
+    -------
+    Recipe
+        With ``freeze: all``.
+
+    Notes
+    -----
+    All backbones have the same probe, and a plain one: 30 epochs of Adam with a learning rate of 3e-3 that falls to 0,
+    batches of 128, tiles as they are, no penalty. Nothing of it is searched, so that no backbone has the better luck.
     """
     return Recipe(
         backbone=recipe.backbone,
@@ -195,9 +264,20 @@ def first_look(recipe: Recipe) -> Recipe:
     )
 
 
-def is_first_look(plain: Mapping[str, Any]) -> bool:
-    """Whether hyperparameters, as `Recipe.as_dict` gives them, are those of a first look."""
+def is_standard_probe(plain: Mapping[str, Any]) -> bool:
+    """Tell whether hyperparameters are those of the standard linear probe.
+
+    Parameters
+    ----------
+    plain : mapping
+        Hyperparameters as `Recipe.as_dict` gives them.
+
+    Returns
+    -------
+    bool
+        True where they are what `linear_probe_of` makes of their backbone.
+    """
     if plain.get("freeze") != "all":
         return False
     recipe = Recipe.from_dict(dict(plain))
-    return recipe == first_look(recipe)
+    return recipe == linear_probe_of(recipe)

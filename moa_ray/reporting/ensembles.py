@@ -2,26 +2,38 @@
 
 To the ledger and to MLflow every member is a candidate of its own. A report folds them at its door: a tile's
 probabilities are the average of the members', over the folds that all of them finished.
-Source: Lakshminarayanan, Pritzel and Blundell 2017, "Simple and scalable predictive uncertainty estimation".
+
+References
+----------
+Lakshminarayanan, Pritzel and Blundell 2017, "Simple and scalable predictive uncertainty estimation".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from moa_ray import metrics
-from moa_ray.ledger import Result
-from moa_ray.recipe import Recipe
-from moa_ray.spec import Grid, Sweep
-from moa_ray.tables import CANDIDATE, FOLD, LABEL, SEED, TILE_KEY, probability_columns
+from moa_ray.common.schema import CANDIDATE, FOLD, LABEL, SEED, TILE_KEY, probability_columns
+from moa_ray.config.recipe import Recipe
+from moa_ray.config.search import GridSettings
+from moa_ray.config.sweep_file import Sweep
+from moa_ray.statistics import aggregation
+from moa_ray.tracking.results import Result, TrialKind
 
 SPREAD = ("seeds", "seed_accuracy_low", "seed_accuracy_high")
 
 
 @dataclass(frozen=True)
 class Member:
-    """Whose member a candidate is: the name of its ensemble, and the seed by which it differs."""
+    """A member of an ensemble.
+
+    Attributes
+    ----------
+    ensemble : str
+        Name of the ensemble.
+    seed : int
+        The seed by which the member differs from the others.
+    """
 
     ensemble: str
     seed: int
@@ -31,11 +43,18 @@ class Member:
 class Folded:
     """A sweep's trials with an ensemble in place of its members; without seeds they are as they were.
 
-    results : one an ensemble and fold, without tables; a fold that not all members have come to is left out
-    predictions : the averages, of the folds that all members finished; may be empty
-    first : results of the first member of each ensemble, which a search chose by, under the ensemble's name
-    members : predictions of all members on the same folds, under the ensemble's name, with the seed; may be empty
-    names : by a member's own name
+    Attributes
+    ----------
+    results : list of Result
+        One an ensemble and fold, without tables; a fold that not all members have come to is left out.
+    predictions : DataFrame
+        The averages, of the folds that all members finished; may be empty.
+    first : list of Result
+        Results of the first member of each ensemble, which a search chose by, under the ensemble's name.
+    members : DataFrame
+        Predictions of all members on the same folds, under the ensemble's name, with the seed; may be empty.
+    names : dict of str to Member
+        By a member's own name.
     """
 
     results: list[Result]
@@ -44,28 +63,46 @@ class Folded:
     members: pd.DataFrame = field(default_factory=pd.DataFrame)
     names: dict[str, Member] = field(default_factory=dict)
 
-    def of(self, part: Callable[[pd.DataFrame], pd.DataFrame]) -> "Folded":
-        """The same with a part of the predictions alone."""
-        return replace(self, predictions=part(self.predictions), members=part(self.members))
-
     def shown(self, candidate: str) -> str:
-        """A candidate by the name that a report knows it by."""
+        """Give a candidate the name that a report knows it by.
+
+        Parameters
+        ----------
+        candidate : str
+            A candidate's own name in the ledger.
+
+        Returns
+        -------
+        str
+            The ensemble's name and the seed, where it is a member of one.
+        """
         member = self.names.get(candidate)
         return candidate if member is None else f"{member.ensemble}, seed {member.seed}"
 
 
 def fold(sweep: Sweep, results: Sequence[Result], predictions: pd.DataFrame) -> Folded:
-    """The trials of a sweep's own candidates, folded.
+    """Put ensembles in place of their members.
 
-    predictions : of these trials; may be empty
+    Parameters
+    ----------
+    sweep : Sweep
+        The sweep as it was run.
+    results : sequence of Result
+        Trials of the sweep's own candidates.
+    predictions : DataFrame
+        Of these trials; may be empty.
+
+    Returns
+    -------
+    Folded
+        Without seeds the trials as they are.
     """
     if sweep.seeds is None:
         return Folded(list(results), predictions, list(results))
-    recipes = {result.candidate: Recipe.from_dict(result.recipe) for result in results}
     names = {
-        candidate: Member(recipe.ensemble.candidate, recipe.seed)
-        for candidate, recipe in recipes.items()
-        if recipe.seed is not None
+        result.candidate: Member(Recipe.from_dict(result.recipe).ensemble.candidate, result.recipe["seed"])
+        for result in results
+        if result.kind is TrialKind.ENSEMBLE_MEMBER
     }
     trials: dict[tuple[str, str], list[Result]] = {}
     begun: dict[str, set[int]] = {}
@@ -74,42 +111,74 @@ def fold(sweep: Sweep, results: Sequence[Result], predictions: pd.DataFrame) -> 
         trials.setdefault((member.ensemble, result.fold), []).append(result)
         begun.setdefault(member.ensemble, set()).add(member.seed)
     # A search trains its winner alone with all seeds.
-    wanted = {name: len(sweep.seeds if isinstance(sweep.search, Grid) else seeds) for name, seeds in begun.items()}
-    joined = [one for key, mine in trials.items() if (one := _joined(key[0], mine, wanted[key[0]]))]
+    wanted = {
+        name: len(sweep.seeds if isinstance(sweep.search, GridSettings) else seeds) for name, seeds in begun.items()
+    }
+    joined = [
+        joined_fold
+        for (ensemble, _), members in trials.items()
+        if (joined_fold := _joined(ensemble, members, wanted[ensemble])) is not None
+    ]
     first = [
         replace(result, candidate=names[result.candidate].ensemble)
         for result in results
         if names[result.candidate].seed == sweep.seeds[0]
     ]
-    members = _members(predictions, names, {one.key for one in joined if one.status == "finished"})
-    return Folded(joined, _averaged(members), first, members, names)
+    tiles = _members(predictions, names, {result.key for result in joined if result.status == "finished"})
+    return Folded(joined, _averaged(tiles), first, tiles, names)
 
 
 def first_predictions(folded: Folded, predictions: pd.DataFrame, seed: int | None) -> pd.DataFrame:
-    """What the first members predicted, by the names of their ensembles; without a seed all that there is."""
+    """Select what the first members predicted.
+
+    Parameters
+    ----------
+    folded : Folded
+        The trials.
+    predictions : DataFrame
+        Of all members; may be empty.
+    seed : int or None
+        The first seed; None where the sweep has none.
+
+    Returns
+    -------
+    DataFrame
+        By the names of the ensembles; without a seed all that there is.
+    """
     if seed is None or predictions.empty:
         return predictions
-    ours = {name: member.ensemble for name, member in folded.names.items() if member.seed == seed}
-    mine = predictions[predictions[CANDIDATE].isin(ours)]
-    return mine.assign(**{CANDIDATE: mine[CANDIDATE].map(ours)})
+    ensembles = {name: member.ensemble for name, member in folded.names.items() if member.seed == seed}
+    rows = predictions[predictions[CANDIDATE].isin(ensembles)]
+    return rows.assign(**{CANDIDATE: rows[CANDIDATE].map(ensembles)})
 
 
-def spread(members: pd.DataFrame, how: metrics.How) -> pd.DataFrame:
-    """How right members are by themselves: candidate, ``seeds``, and the lowest and highest accuracy by treatment.
+def spread(members: pd.DataFrame, how: aggregation.How) -> pd.DataFrame:
+    """Score the members of ensembles by themselves.
 
-    members : their tile predictions under the name of the ensemble, with the seed; may be empty
+    Parameters
+    ----------
+    members : DataFrame
+        Their tile predictions under the name of the ensemble, with the seed; may be empty.
+    how : {"median", "mean"}
+        How tiles are aggregated to treatments.
+
+    Returns
+    -------
+    DataFrame
+        One row an ensemble: candidate, ``seeds``, and the lowest and highest accuracy by treatment.
     """
     if members.empty:
         return pd.DataFrame(columns=[CANDIDATE, *SPREAD])
     tables = [
-        metrics.treatments(mine.drop(columns=SEED), how).assign(**{SEED: seed}) for seed, mine in members.groupby(SEED)
+        aggregation.treatments(tiles.drop(columns=SEED), how).assign(**{SEED: seed})
+        for seed, tiles in members.groupby(SEED)
     ]
     table = pd.concat(tables, ignore_index=True)
-    right = (table[metrics.PREDICTED] == table[LABEL]).astype(float)
+    right = (table[aggregation.PREDICTED] == table[LABEL]).astype(float)
     accuracies = right.groupby([table[CANDIDATE], table[SEED]]).mean()
     rows = [
-        [candidate, ", ".join(str(seed) for _, seed in mine.index), float(mine.min()), float(mine.max())]
-        for candidate, mine in accuracies.groupby(level=0)
+        [candidate, ", ".join(str(seed) for _, seed in own.index), float(own.min()), float(own.max())]
+        for candidate, own in accuracies.groupby(level=0)
     ]
     return pd.DataFrame(rows, columns=[CANDIDATE, *SPREAD])
 
@@ -139,8 +208,8 @@ def _members(predictions: pd.DataFrame, names: dict[str, Member], finished: set[
         return predictions
     ensembles = {name: member.ensemble for name, member in names.items()}
     seeds = {name: member.seed for name, member in names.items()}
-    own = predictions[CANDIDATE]
-    renamed = predictions.assign(**{CANDIDATE: own.map(ensembles), SEED: own.map(seeds)})
+    candidates = predictions[CANDIDATE]
+    renamed = predictions.assign(**{CANDIDATE: candidates.map(ensembles), SEED: candidates.map(seeds)})
     trials = pd.MultiIndex.from_frame(renamed[[CANDIDATE, FOLD]])
     return renamed[trials.isin(list(finished))].reset_index(drop=True)
 

@@ -1,33 +1,45 @@
-"""What was published for BBBC021's 103 treatments, and a candidate laid beside it treatment by treatment."""
+"""What was published for BBBC021's 103 treatments, and a candidate laid beside it treatment by treatment.
 
+The numbers stand in ``data/``: the treatments (compound, concentration in µmol/L, mechanism), the networks of Kensert
+et al. with the treatments that each got wrong, and the accuracies of other work in percent.
+
+References
+----------
+Ljosa et al. 2013, the annotation of BBBC021v1: the treatments.
+Kensert, Harrison and Spjuth 2019: the networks; the probabilities published with their code give their mistakes.
+"""
+
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from moa_ray.intervals import mcnemar
-from moa_ray.metrics import PREDICTED
-from moa_ray.tables import COMPOUND, CONCENTRATION, LABEL, TREATMENT, require_columns, require_unique
+from moa_ray.common.schema import COMPOUND, CONCENTRATION, LABEL, TREATMENT, require_columns, require_unique
+from moa_ray.statistics.aggregation import PREDICTED
+from moa_ray.statistics.intervals import mcnemar
 
-NAMES = {"kensert2019": "Kensert et al. 2019"}  # what a sweep file may ask for
-
-OUTCOME, THEIRS = "outcome", "published"
+OUTCOME, PUBLISHED = "outcome", "published"
 BOTH, ONLY_HERE, ONLY_PUBLISHED, NEITHER = "both right", "only here right", "only published right", "both wrong"
 OUTCOMES = (BOTH, ONLY_HERE, ONLY_PUBLISHED, NEITHER)
-
-
-# Kensert et al. 2019 --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Network:
     """One of the paper's networks.
 
-    accuracy : as the paper prints it, percent
-    wrong : what it said of each treatment that it got wrong, by compound and concentration (µmol/L)
+    Attributes
+    ----------
+    backbone : str
+        Its name in Keras.
+    accuracy : int
+        As the paper prints it, percent.
+    wrong : mapping of tuple of str and float to str
+        What it said of each treatment that it got wrong, by compound and concentration (µmol/L).
     """
 
     backbone: str
@@ -41,115 +53,106 @@ class Network:
 
     @property
     def k(self) -> int:
-        """Treatments right."""
+        """Return the number of treatments right."""
         return self.n - len(self.wrong)
 
 
-SOURCE = (
-    "Kensert, Harrison and Spjuth, SLAS Discovery 24(4):466-475, 2019, doi:10.1177/2472555218818756; the treatments by "
-    "the most probable label of the probabilities published with its code, github.com/pharmbio/kensert_CNN"
-)
-PROTOCOL = "leave one compound out, 38 folds; median over fields, then replicates"
+class PublishedAccuracy(NamedTuple):
+    """An accuracy over BBBC021's treatments that others published, percent.
 
-NETWORKS = {
-    network.backbone: network
-    for network in (
-        Network(
-            "ResNet50",
-            97,
-            {
-                ("colchicine", 0.03): "Kinase inhibitors",
-                ("chlorambucil", 10.0): "Kinase inhibitors",
-                ("latrunculin B", 1.0): "Epithelial",
-            },
-        ),
-        Network(
-            "InceptionV3",
-            97,
-            {
-                ("colchicine", 0.03): "DNA damage",
-                ("ALLN", 3.0): "DNA replication",
-                ("latrunculin B", 1.0): "Epithelial",
-            },
-        ),
-        Network(
-            "InceptionResNetV2",
-            95,
-            {
-                ("colchicine", 0.03): "Kinase inhibitors",
-                ("MG-132", 0.1): "DNA replication",
-                ("MG-132", 3.0): "Cholesterol-lowering",
-                ("methotrexate", 10.0): "Protein synthesis",
-                ("latrunculin B", 1.0): "Epithelial",
-            },
-        ),
-    )
-}
+    Attributes
+    ----------
+    work : str
+        Authors, year and method.
+    nsc : float
+        Treatments matched to the nearest one of another compound.
+    nscb : float or None
+        And of another week besides; None where it is not given.
+    protocol, source : str
+        What was matched, and where it was published.
+    """
 
-# Mechanism, compound, concentrations in µmol/L. Source: Ljosa et al. 2013, the annotation of BBBC021v1.
-_TREATMENTS: dict[str, dict[str, tuple[float, ...]]] = {
-    "Actin disruptors": {"cytochalasin B": (10, 30), "cytochalasin D": (0.3,), "latrunculin B": (1, 3)},
-    "Aurora kinase inhibitors": {
-        "AZ-A": (0.1, 0.3, 1, 3, 10, 30),
-        "AZ258": (0.1, 0.3, 1),
-        "AZ841": (0.1, 0.3, 1),
-    },
-    "Cholesterol-lowering": {"mevinolin/lovastatin": (1.5, 5, 15), "simvastatin": (2, 6, 20)},
-    "DNA damage": {
-        "chlorambucil": (10,),
-        "cisplatin": (10,),
-        "etoposide": (1, 3, 10),
-        "mitomycin C": (0.1, 0.3, 1, 3),
-    },
-    "DNA replication": {
-        "camptothecin": (0.003, 0.01, 0.03),
-        "floxuridine": (10, 30),
-        "methotrexate": (10,),
-        "mitoxantrone": (0.003, 0.01),
-    },
-    "Eg5 inhibitors": {"AZ-C": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1), "AZ138": (0.03, 0.1, 0.3, 1, 3)},
-    "Epithelial": {"AZ-J": (1, 3, 10), "AZ-U": (1, 3, 10), "PP-2": (3, 10)},
-    "Kinase inhibitors": {"PD-169316": (3, 10), "alsterpaullone": (1, 3), "bryostatin": (0.3,)},
-    "Microtubule destabilizers": {
-        "colchicine": (0.03,),
-        "demecolcine": (0.3, 1, 3, 10),
-        "nocodazole": (1, 3),
-        "vincristine": (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
-    },
-    "Microtubule stabilizers": {"docetaxel": (0.03, 0.1, 0.3), "epothilone B": (0.1, 0.3, 1), "taxol": (0.3, 1, 3)},
-    "Protein degradation": {
-        "ALLN": (3, 100),
-        "MG-132": (0.1, 3),
-        "lactacystin": (10,),
-        "proteasome inhibitor I": (0.1, 3),
-    },
-    "Protein synthesis": {"anisomycin": (0.3, 1), "cyclohexamide": (5, 15, 50), "emetine": (0.1, 0.3, 1)},
-}
+    work: str
+    nsc: float
+    nscb: float | None
+    protocol: str
+    source: str
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    text = resources.files("moa_ray.reporting").joinpath("data", name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+@cache
+def networks() -> dict[str, Network]:
+    """Read the networks of Kensert et al. 2019.
+
+    Returns
+    -------
+    dict of str to Network
+        By backbone.
+    """
+    wrong: dict[str, dict[tuple[str, float], str]] = {}
+    for row in _rows("kensert2019_mistakes.csv"):
+        wrong.setdefault(row["backbone"], {})[row["compound"], float(row["concentration"])] = row["predicted"]
+    return {
+        row["backbone"]: Network(row["backbone"], int(row["accuracy_percent"]), wrong[row["backbone"]])
+        for row in _rows("kensert2019_networks.csv")
+    }
 
 
 def paper_treatments() -> pd.DataFrame:
-    """The 103 treatments that every network of the paper was judged on: compound, concentration, label."""
-    rows = [
-        (compound, float(dose), label)
-        for label, compounds in _TREATMENTS.items()
-        for compound, doses in compounds.items()
-        for dose in doses
-    ]
-    return pd.DataFrame(rows, columns=[*TREATMENT, LABEL])
+    """Tabulate the 103 treatments that every network of the paper was judged on.
+
+    Returns
+    -------
+    DataFrame
+        Compound, concentration (µmol/L) and label.
+    """
+    rows = _rows("bbbc021_treatments.csv")
+    values = [(row["compound"], float(row["concentration"]), row["label"]) for row in rows]
+    return pd.DataFrame(values, columns=[*TREATMENT, LABEL])
 
 
-# Side by side ---------------------------------------------------------------------------------------------------------
+@cache
+def other_accuracies() -> tuple[PublishedAccuracy, ...]:
+    """Read what others published for the same treatments.
+
+    Returns
+    -------
+    tuple of PublishedAccuracy
+        By year.
+    """
+    return tuple(
+        PublishedAccuracy(
+            row["work"],
+            float(row["nsc"]),
+            float(row["nscb"]) if row["nscb"] else None,
+            row["protocol"],
+            row["source"],
+        )
+        for row in _rows("bbbc021_accuracies.csv")
+    )
 
 
 @dataclass(frozen=True)
 class Beside:
     """A candidate's treatments laid beside a published network's.
 
-    network : None where nothing was published for the backbone
-    table : one row a treatment that both have, with one label: compound, concentration, label, predicted (here),
-        published (what the network said), outcome
-    only_here, only_published : treatments that the other one lacks
-    relabelled : treatments that both have under different labels, and that are not compared
+    Attributes
+    ----------
+    candidate, backbone : str
+        Names of the candidate and its backbone.
+    network : Network or None
+        None where nothing was published for the backbone.
+    table : DataFrame
+        One row a treatment that both have, with one label: compound, concentration, label, predicted (here), published
+        (what the network said), outcome.
+    only_here, only_published : int
+        Treatments that the other one lacks.
+    relabelled : int
+        Treatments that both have under different labels, and that are not compared.
     """
 
     candidate: str
@@ -162,7 +165,7 @@ class Beside:
 
     @property
     def n(self) -> int:
-        """Treatments compared."""
+        """Return the number of treatments compared."""
         return len(self.table)
 
     @cached_property
@@ -172,29 +175,39 @@ class Beside:
 
     @property
     def p_value(self) -> float:
-        """Of the exact McNemar test, two-sided: 1 where no treatment tells the two apart."""
+        """P-value of the exact McNemar test, two-sided: 1 where no treatment tells the two apart."""
         return mcnemar(self.counts[ONLY_HERE], self.counts[ONLY_PUBLISHED])
 
 
 def beside(treatments: pd.DataFrame, candidate: str, backbone: str) -> Beside:
     """Lay one candidate's treatments beside the paper's network of the same backbone.
 
-    treatments : of this candidate alone: compound, concentration, label, predicted
+    Parameters
+    ----------
+    treatments : DataFrame
+        Of this candidate alone: compound, concentration, label, predicted.
+    candidate, backbone : str
+        Names of the candidate and its backbone.
+
+    Returns
+    -------
+    Beside
+        With an empty table where nothing was published for the backbone.
     """
     require_columns(treatments, [*TREATMENT, LABEL, PREDICTED], "treatments")
     require_unique(treatments, TREATMENT, "treatments")
-    network = NETWORKS.get(backbone)
+    network = networks().get(backbone)
     paper = paper_treatments().rename(columns={LABEL: "_label"})
     if network is None:
         paper = paper.iloc[:0]
     joined = treatments[[*TREATMENT, LABEL, PREDICTED]].merge(paper, on=TREATMENT, how="outer", indicator=True)
     both = joined[joined["_merge"] == "both"]
     same = both[both[LABEL] == both["_label"]]
-    said = network.wrong if network else {}
+    wrong = network.wrong if network else {}
     keys = zip(same[COMPOUND], same[CONCENTRATION], same[LABEL], strict=True)
-    theirs = [said.get((compound, dose), label) for compound, dose, label in keys]
-    table = same[[*TREATMENT, LABEL, PREDICTED]].assign(**{THEIRS: pd.Series(theirs, index=same.index, dtype=str)})
-    right, their_right = (table[name] == table[LABEL] for name in (PREDICTED, THEIRS))
+    theirs = [wrong.get((compound, dose), label) for compound, dose, label in keys]
+    table = same[[*TREATMENT, LABEL, PREDICTED]].assign(**{PUBLISHED: pd.Series(theirs, index=same.index, dtype=str)})
+    right, their_right = (table[name] == table[LABEL] for name in (PREDICTED, PUBLISHED))
     outcome = np.select([right & their_right, right, their_right], [BOTH, ONLY_HERE, ONLY_PUBLISHED], NEITHER)
     return Beside(
         candidate,
@@ -205,67 +218,3 @@ def beside(treatments: pd.DataFrame, candidate: str, backbone: str) -> Beside:
         only_published=int((joined["_merge"] == "right_only").sum()),
         relabelled=len(both) - len(same),
     )
-
-
-# Other work -----------------------------------------------------------------------------------------------------------
-
-
-class Figure(NamedTuple):
-    """An accuracy over BBBC021's treatments that others published, percent.
-
-    nsc : matched to the nearest treatment of another compound; nscb : and of another week besides; None: not given
-    """
-
-    work: str
-    nsc: float
-    nscb: float | None
-    protocol: str
-    source: str
-
-
-_NEAREST = "nearest treatment profile that is not of the same compound"
-
-OTHERS = (
-    Figure(
-        "Ljosa 2013, factor analysis",
-        94,
-        None,
-        _NEAREST,
-        "Ljosa et al., J. Biomol. Screen. 18(10):1321, 2013",
-    ),
-    Figure(
-        "Singh 2014, illumination correction",
-        90,
-        None,
-        _NEAREST,
-        "Singh et al., J. Microsc. 256(3):231, 2014",
-    ),
-    Figure(
-        "Pawlowski 2016, generic deep features",
-        91,
-        None,
-        _NEAREST,
-        "Pawlowski et al., bioRxiv 085118, 2016",
-    ),
-    Figure(
-        "Ando 2017, deep metric features",
-        96,
-        None,
-        _NEAREST,
-        "Ando et al., bioRxiv 161422, 2017",
-    ),
-    Figure(
-        "Caicedo 2018, weakly supervised",
-        97.1,
-        87.0,
-        _NEAREST + "; for NSCB nor of the same week",
-        "Caicedo et al., CVPR 2018; as run again in DeepProfiler",
-    ),
-    Figure(
-        "Microsnoop 2023, self-supervised",
-        97.1,
-        96.7,
-        _NEAREST + "; for NSCB nor of the same week",
-        "Xun et al., Microsnoop, 2023",
-    ),
-)

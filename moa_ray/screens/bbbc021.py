@@ -1,9 +1,9 @@
-"""BBBC021v1: human MCF7 cells, compound profiling (Caie et al. 2010; Broad Bioimage Benchmark Collection).
+"""BBBC021v1: compound profiling of human MCF7 cells.
 
 The root holds ``BBBC021_v1_image.csv``, ``BBBC021_v1_moa.csv`` and the plates, as folders ``WeekN/WeekN_PLATE/`` or
 ``WeekN_PLATE/``, or as the zip files that were downloaded.
 
-Source: https://bbbc.broadinstitute.org/BBBC021.
+Source: Caie et al. 2010; Broad Bioimage Benchmark Collection, https://bbbc.broadinstitute.org/BBBC021.
 """
 
 import re
@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from moa_ray.downloads import Download
-from moa_ray.screens import Problem, Screen, check_fields, check_images, listing, numbers, well_names
-from moa_ray.tables import (
+from moa_ray.common.errors import InputError
+from moa_ray.common.schema import (
     COMPOUND,
     CONCENTRATION,
     CONTROL,
@@ -28,6 +27,11 @@ from moa_ray.tables import (
     path_column,
     require_columns,
 )
+from moa_ray.screens.checks import check_fields, check_images
+from moa_ray.screens.downloads import Download
+from moa_ray.screens.left_out import NO_LABEL, count_left_out, join_left_out
+from moa_ray.screens.reading import listing
+from moa_ray.screens.screen import Problem, Screen, numbers, well_names
 
 CHANNELS = ("Actin", "Tubulin", "DAPI")
 CONTROL_COMPOUND = "DMSO"
@@ -56,59 +60,76 @@ DOWNLOADS = tuple(
 # Taxol stands on every plate as a control. Only these wells of Week1 hold it as a treatment of its own.
 _TAXOL_PLATES = ("Week1_22123", "Week1_22141", "Week1_22161")
 _TAXOL_WELLS = ("D03", "D04", "D05")
+_TAXOL_AS_CONTROL = "taxol as a control of the plate"
 
 # ..._s2_w1<GUID>.tif is the second field of view; what follows the GUID numbers crops of that field.
 _SITE = re.compile(r"_s(?P<site>\d+)_w\d[0-9A-Fa-f-]*(?:_(?P<crop>\d+))?\.\w+$")
 
 
 def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS) -> Screen:
-    """The annotated treatments and the DMSO wells of BBBC021.
+    """Open the annotated treatments and the DMSO wells of BBBC021.
 
-    Raises ValueError where a table is missing or cannot be understood; what is wrong with the images is a problem of
-    the screen.
+    Parameters
+    ----------
+    root : Path
+        The folder of the two tables and the plates.
+    channels : sequence of str or None
+        Up to three of Actin, Tubulin and DAPI, for the network's three inputs; None is a plane of zeros.
+
+    Returns
+    -------
+    Screen
+        Faults of the images are its problems.
+
+    Raises
+    ------
+    InputError
+        If a table is missing or cannot be understood, or a channel is none of these.
     """
     unknown = [channel for channel in channels if channel not in (*CHANNELS, None)]
     if unknown or len(channels) > 3:
-        raise ValueError(f"screen.channels: up to three of {', '.join(CHANNELS)}, but got {list(channels)!r}")
+        raise InputError(f"screen.channels: up to three of {', '.join(CHANNELS)}, but got {list(channels)!r}")
     images = _image_table(root)
-    fields = _annotate(images, _labels(root)).reset_index(drop=True)
+    annotated = _annotate(images, _labels(root))
+    kept, left_out = _choose(annotated)
+    fields = kept.reset_index(drop=True)
     used = [path_column(channel) for channel in channels if channel is not None]
     located = _locate(root, fields)
     problems: list[Problem] = [*check_fields(located), *check_images(located, root, used)]
     padded = (*channels, *[None] * (3 - len(channels)))
-    return Screen("bbbc021", root, located, padded, tuple(problems))
+    return Screen("bbbc021", root, located, padded, tuple(problems), left_out=left_out)
 
 
 def _read(root: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
-    """A table as text, whatever its line ends and quotes are."""
+    """Read a table as text, whatever its line ends and quotes are."""
     path = root / name
     try:
         table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
     except FileNotFoundError:
-        raise ValueError(
+        raise InputError(
             f"{path}: missing; the root of a bbbc021 screen holds {name} (from the Broad Bioimage Benchmark "
             "Collection, BBBC021), so look at screen.root, or fetch it: python -m moa_ray.prepare SWEEP.yaml --download"
         ) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no CSV table: {error}") from None
+        raise InputError(f"{path}: no CSV table: {error}") from None
     require_columns(table, columns, str(path))
     return table.apply(lambda column: column.str.strip())
 
 
 def _image_table(root: Path) -> pd.DataFrame:
-    """One row a field with the columns of the field table, labels not yet among them."""
+    """Make one row per field with the columns of the field table, the label not yet among them."""
     name = "BBBC021_v1_image.csv"
     files = {channel: f"Image_FileName_{channel}" for channel in CHANNELS}
     folders = {channel: f"Image_PathName_{channel}" for channel in CHANNELS}
-    given = {
+    sources = {
         PLATE: "Image_Metadata_Plate_DAPI",
         WELL: "Image_Metadata_Well_DAPI",
         COMPOUND: "Image_Metadata_Compound",
         REPLICATE: "Replicate",
     }
     dose = "Image_Metadata_Concentration"
-    table = _read(root, name, [*given.values(), dose, *files.values(), *folders.values()])
-    fields = pd.DataFrame({column: table[source] for column, source in given.items()})
+    table = _read(root, name, [*sources.values(), dose, *files.values(), *folders.values()])
+    fields = pd.DataFrame({column: table[source] for column, source in sources.items()})
     fields[WELL] = well_names(fields[WELL])
     fields[CONCENTRATION] = numbers(table[dose], str(root / name))
     fields[WEEK] = fields[PLATE].str.extract(r"^(Week\d+)_", expand=False).fillna(fields[PLATE])
@@ -129,18 +150,24 @@ def _labels(root: Path) -> pd.DataFrame:
     torn = labels[labels.duplicated(TREATMENT)]
     if len(torn):
         compound, dose = torn.iloc[0][COMPOUND], torn.iloc[0][CONCENTRATION]
-        raise ValueError(f"{root / name}: {compound} at {dose:g} carries two labels; keep one of the rows")
+        raise InputError(f"{root / name}: {compound} at {dose:g} carries two labels; keep one of the rows")
     return labels
 
 
 def _annotate(fields: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """Join the labels by treatment; keep annotated treatments and DMSO alone."""
+    """Join the labels by treatment."""
     fields = fields.merge(labels, on=TREATMENT, how="left", validate="many_to_one")
     fields[CONTROL] = fields[COMPOUND] == CONTROL_COMPOUND
-    stray_taxol = (fields[COMPOUND] == "taxol") & ~(fields[PLATE].isin(_TAXOL_PLATES) & fields[WELL].isin(_TAXOL_WELLS))
-    kept = fields[(fields[LABEL].notna() | fields[CONTROL]) & ~stray_taxol]
     paths = [path_column(channel) for channel in CHANNELS]
-    return kept[[column for column in kept.columns if column not in paths] + paths]
+    return fields[[column for column in fields.columns if column not in paths] + paths]
+
+
+def _choose(fields: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Keep annotated treatments and DMSO alone, and count what is left out."""
+    stray_taxol = (fields[COMPOUND] == "taxol") & ~(fields[PLATE].isin(_TAXOL_PLATES) & fields[WELL].isin(_TAXOL_WELLS))
+    unlabelled = fields[LABEL].isna() & ~fields[CONTROL] & ~stray_taxol
+    reasons = (count_left_out(fields[stray_taxol], _TAXOL_AS_CONTROL), count_left_out(fields[unlabelled], NO_LABEL))
+    return fields[~unlabelled & ~stray_taxol], join_left_out(reasons)
 
 
 def _locate(root: Path, fields: pd.DataFrame) -> pd.DataFrame:
@@ -148,13 +175,13 @@ def _locate(root: Path, fields: pd.DataFrame) -> pd.DataFrame:
 
     A file is known by its plate's folder and its name. One that is nowhere keeps the table's path.
     """
-    where: dict[str, str] = {}
+    location_of: dict[str, str] = {}
     for location in listing(root):
         tail = "/".join(location.replace("!", "/").rsplit("/", 2)[-2:])
-        if "!" not in location or tail not in where:  # an unpacked file is quicker to read than a packed one
-            where[tail] = location
+        if "!" not in location or tail not in location_of:  # an unpacked file is quicker to read
+            location_of[tail] = location
     located = fields.copy()
     for channel in CHANNELS:
         column = path_column(channel)
-        located[column] = [where.get("/".join(path.rsplit("/", 2)[-2:]), path) for path in fields[column]]
+        located[column] = [location_of.get("/".join(path.rsplit("/", 2)[-2:]), path) for path in fields[column]]
     return located

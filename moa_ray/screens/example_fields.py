@@ -1,6 +1,6 @@
-"""Example fields: one treated field a label beside an untreated one of the same plate.
+"""Example fields for the report: one treated field of each label beside an untreated one of the same plate.
 
-Which ones is settled when the screen is open, so that the report reads these few files and nothing else.
+They are chosen when the screen is open, so that the report reads these few files and nothing else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,30 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray.screens import Screen, read_field
-from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, FIELD_KEY, LABEL, PLATE, WELL
+from moa_ray.common.errors import InputError
+from moa_ray.common.schema import COMPOUND, CONCENTRATION, FIELD, FIELD_KEY, LABEL, PLATE, WELL
+from moa_ray.screens.reading import read_field
+from moa_ray.screens.screen import Screen
 
 _SHOWN = 480  # pixels of a field's longer side, as it is shown
 
 
 @dataclass(frozen=True)
-class Shot:
+class ExampleField:
     """One field as it is shown: raw grey levels, averaged over blocks of pixels.
 
-    planes : (height, width) float32 for each channel in use
-    size : width and height of the field itself, pixels
+    Attributes
+    ----------
+    compound : str
+        Its compound.
+    concentration : float
+        In µmol/L.
+    place : str
+        Plate, well and field, for a caption.
+    planes : list of array of float32, each of shape (height, width)
+        The channels in use, in the network's order.
+    size : tuple of int
+        Width and height of the field itself, pixels.
     """
 
     compound: str
@@ -35,18 +47,38 @@ class Shot:
 
 @dataclass(frozen=True)
 class Pair:
-    """A label's treated field and an untreated one of its plate, None where the plate has none."""
+    """A treated field and an untreated one of its plate.
+
+    Attributes
+    ----------
+    label : str
+        The label that the pair is an example of.
+    treated : ExampleField
+        A field of that label.
+    control : ExampleField or None
+        None where the plate has no controls.
+    """
 
     label: str
-    treated: Shot
-    control: Shot | None
+    treated: ExampleField
+    control: ExampleField | None
 
 
 def choose(screen: Screen) -> dict[str, Any]:
-    """Which fields to show, in plain values for the ledger.
+    """Choose the fields to show.
 
-    Of each label the first field, by plate, well and field, on a plate that has controls; beside it the first control
-    of that plate. A label that is on no such plate stands alone.
+    Of each label it is the first field, by plate, well and field, on a plate that has controls; beside it the first
+    control of that plate. A label that is on no such plate stands alone.
+
+    Parameters
+    ----------
+    screen : Screen
+        The open screen.
+
+    Returns
+    -------
+    dict
+        ``root`` and ``pairs``, in plain values for the ledger, as `read` takes them.
     """
     controls = screen.controls.sort_values(FIELD_KEY).drop_duplicates(PLATE).set_index(PLATE, drop=False)
     pairs = []
@@ -54,15 +86,30 @@ def choose(screen: Screen) -> dict[str, Any]:
         accompanied = fields[fields[PLATE].isin(controls.index)]
         treated = (fields if accompanied.empty else accompanied).iloc[0]
         control = controls.loc[treated[PLATE]] if len(accompanied) else None
-        made = {"treated": _plain(screen, treated), "control": None if control is None else _plain(screen, control)}
-        pairs.append({"label": str(label), **made})
+        pairs.append(
+            {
+                "label": str(label),
+                "treated": _plain(screen, treated),
+                "control": None if control is None else _plain(screen, control),
+            }
+        )
     return {"root": str(screen.root.resolve()), "pairs": pairs}
 
 
 def read(chosen: Mapping[str, Any] | None) -> tuple[list[Pair], str]:
-    """The fields of `choose`, and a sentence on what is not shown and why; empty where all is.
+    """Read the fields that `choose` chose.
 
-    chosen : None in ledgers that were begun before fields were chosen
+    Parameters
+    ----------
+    chosen : mapping or None
+        What `choose` returned; None in ledgers that were begun before fields were chosen.
+
+    Returns
+    -------
+    pairs : list of Pair
+        In the order of `choose`, without those that cannot be read.
+    missing : str
+        A sentence on what is not shown and why; empty where all is.
     """
     if not chosen:
         return [], "No example fields: this ledger does not say which; run the sweep's command again to note them."
@@ -72,14 +119,14 @@ def read(chosen: Mapping[str, Any] | None) -> tuple[list[Pair], str]:
     pairs, missing = [], []
     for pair in chosen["pairs"]:
         try:
-            control = None if pair["control"] is None else _shot(root, pair["control"])
-            pairs.append(Pair(pair["label"], _shot(root, pair["treated"]), control))
-        except ValueError as error:
+            control = None if pair["control"] is None else _example(root, pair["control"])
+            pairs.append(Pair(pair["label"], _example(root, pair["treated"]), control))
+        except InputError as error:
             missing.append(f"{pair['label']} ({error})")
     return pairs, f"Fields that cannot be read are not shown: {'; '.join(missing)}." if missing else ""
 
 
-def _plain(screen: Screen, field: "pd.Series[Any]") -> dict[str, Any]:
+def _plain(screen: Screen, field: pd.Series) -> dict[str, Any]:
     return {
         "compound": str(field[COMPOUND]),
         "concentration": float(field[CONCENTRATION]),
@@ -88,11 +135,11 @@ def _plain(screen: Screen, field: "pd.Series[Any]") -> dict[str, Any]:
     }
 
 
-def _shot(root: Path, plain: Mapping[str, Any]) -> Shot:
+def _example(root: Path, plain: Mapping[str, Any]) -> ExampleField:
     planes = read_field(root, plain["paths"])
     height, width = planes[0].shape
     block = max(1, -(-max(height, width) // _SHOWN))
-    return Shot(
+    return ExampleField(
         plain["compound"],
         plain["concentration"],
         plain["place"],
@@ -102,7 +149,7 @@ def _shot(root: Path, plain: Mapping[str, Any]) -> Shot:
 
 
 def _averaged(plane: NDArray[Any], block: int) -> NDArray[np.float32]:
-    """Means over square blocks; pixels left over at the far edges are not shown."""
+    """Average over square blocks; pixels left over at the far edges are not shown."""
     height, width = (length // block for length in plane.shape)
     whole = plane[: height * block, : width * block].astype(np.float32)
     means: NDArray[np.float32] = whole.reshape(height, block, width, block).mean(axis=(1, 3), dtype=np.float32)
@@ -110,11 +157,24 @@ def _averaged(plane: NDArray[Any], block: int) -> NDArray[np.float32]:
 
 
 def limits(pair: Pair, percentiles: Sequence[float]) -> list[tuple[float, float]]:
-    """For each channel the grey levels at two percentiles over both fields of a pair."""
-    shots = [pair.treated] if pair.control is None else [pair.treated, pair.control]
-    found = []
+    """Find the grey levels between which each channel of a pair is shown.
+
+    Parameters
+    ----------
+    pair : Pair
+        Its fields share their limits.
+    percentiles : sequence of float
+        Two, in [0, 100], over the pixels of both fields.
+
+    Returns
+    -------
+    list of tuple of float
+        Lowest and highest grey level of each channel, at least 1 apart.
+    """
+    fields = [pair.treated] if pair.control is None else [pair.treated, pair.control]
+    levels = []
     for channel in range(len(pair.treated.planes)):
-        values = np.concatenate([shot.planes[channel].ravel() for shot in shots])
+        values = np.concatenate([field.planes[channel].ravel() for field in fields])
         low, high = np.percentile(values, list(percentiles))
-        found.append((float(low), float(max(high, low + 1))))
-    return found
+        levels.append((float(low), float(max(high, low + 1))))
+    return levels

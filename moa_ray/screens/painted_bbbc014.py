@@ -5,47 +5,21 @@ protein that lies in the nucleus; the two cell lines differ in size, shape, dens
 biology follows from it.
 """
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from moa_ray.common import random_streams
+from moa_ray.config.painting import Translocation
 from moa_ray.screens.bbbc014 import CHANNELS, COLUMNS, ROWS, cell_line, file_name
-from moa_ray.screens.synthetic import Plane, disc, paint_once
+from moa_ray.screens.painted import Plane, disc, paint_once
 
 _FOLDER = "BBBC014_v1_images"
 _HALF = 6.5  # the column between whose neighbours half of the protein has moved
 _STEEPNESS = 1.3  # of the fall, a column
-
-
-@dataclass(frozen=True)
-class Translocation:
-    """What to paint: 96 wells, one field each.
-
-    height, width : of a field, pixels
-    cells : of a field of MCF7, on average; A549 lies denser
-    effect : share of the protein that the highest doses bring into the nucleus
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    height: int = 256
-    width: int = 340
-    cells: int = 40
-    effect: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.height, self.width) < 64:
-            raise ValueError(f"height and width must be at least 64, but got {self.height} and {self.width}")
-        if self.cells < 1:
-            raise ValueError(f"cells must be at least 1, but got {self.cells}")
-        if not 0 <= self.effect <= 1:
-            raise ValueError(f"effect is a share in [0, 1], but got {self.effect}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +35,7 @@ class _Line:
     background: float
 
     def varied(self, rng: np.random.Generator) -> "_Line":
-        """One cell of the line."""
+        """Draw one cell of the line."""
         size, protein, dna = rng.lognormal(0, (0.1, 0.15, 0.1))
         return _Line(
             self.nucleus * size,
@@ -81,9 +55,19 @@ _LINES = {
 
 
 def paint(root: Path, painting: Translocation) -> None:
-    """Paint a plate at a root, whole or not at all; nothing is done where the same painting is there.
+    """Paint a plate, whole or not at all; nothing is done where the same painting is there.
 
-    Raises ValueError where the root holds anything else.
+    Parameters
+    ----------
+    root : Path
+        Where it is to be: a folder that does not exist, or is empty.
+    painting : Translocation
+        What to paint.
+
+    Raises
+    ------
+    InputError
+        If the root holds another painting, or other files.
     """
     with paint_once(root, painting) as writing:
         if writing is None:
@@ -96,13 +80,13 @@ def paint(root: Path, painting: Translocation) -> None:
 
 
 def _moved(painting: Translocation, column: int) -> float:
-    """Share of the protein that lies in the nucleus at a column's dose."""
+    """Return the share of the protein that lies in the nucleus at a column's dose."""
     return float(painting.effect / (1 + np.exp(_STEEPNESS * (column - _HALF))))
 
 
 def _field(painting: Translocation, row: str, column: int) -> dict[str, NDArray[np.uint8]]:
-    """The two images of a well."""
-    rng = np.random.default_rng([painting.seed, zlib.crc32(f"{row}{column:02}".encode())])
+    """Paint the two images of a well."""
+    rng = random_streams.rng(painting.seed, f"{row}{column:02}")
     line, moved = _LINES[cell_line(row)], _moved(painting, column)
     shape = (painting.height, painting.width)
     planes = {channel: np.zeros(shape) for channel in CHANNELS}
@@ -122,7 +106,7 @@ def _field(painting: Translocation, row: str, column: int) -> dict[str, NDArray[
 
 
 def _cell(cell: _Line, share: float, dy: Plane, dx: Plane, angle: float) -> dict[str, Plane]:
-    """One cell's light around its centre; a share of its protein lies in the nucleus."""
+    """Paint one cell's light around its centre; a share of its protein lies in the nucleus."""
     along = dx * np.cos(angle) + dy * np.sin(angle)
     across = dy * np.cos(angle) - dx * np.sin(angle)
     radius = np.hypot(along / cell.elongation, across * cell.elongation)
@@ -132,7 +116,7 @@ def _cell(cell: _Line, share: float, dy: Plane, dx: Plane, angle: float) -> dict
 
 
 def _photograph(light: Plane, background: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Grey levels of an 8-bit camera that sees the corners of a field a little darker."""
+    """Take grey levels with an 8-bit camera that sees the corners of a field a little darker."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, length) for length in light.shape), indexing="ij")
     counts = rng.poisson((background + light) * (1 - 0.1 * (x**2 + y**2)))
     return np.clip(counts, 0, 255).astype(np.uint8)

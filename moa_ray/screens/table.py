@@ -1,4 +1,4 @@
-"""Any screen that one table of fields describes: a column map, one column of image paths a channel."""
+"""Any screen that one table of fields describes: a map of its columns, and one column of image paths a channel."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from moa_ray.screens import Screen, check_fields, check_images, numbers, well_names
-from moa_ray.tables import (
+from moa_ray.common.errors import InputError
+from moa_ray.common.schema import (
     COMPOUND,
     CONCENTRATION,
     CONTROL,
@@ -21,6 +21,9 @@ from moa_ray.tables import (
     path_column,
     require_columns,
 )
+from moa_ray.screens.checks import check_fields, check_images
+from moa_ray.screens.left_out import NO_LABEL, count_left_out
+from moa_ray.screens.screen import Screen, numbers, well_names
 
 _REQUIRED = (PLATE, WELL, COMPOUND, LABEL)
 
@@ -33,43 +36,63 @@ def open_screen(
     control: str | None,
     channels: Sequence[str | None] | None,
 ) -> Screen:
-    """A screen from one CSV or parquet file of fields, relative to the root.
+    """Open a screen from one CSV or parquet file of fields.
 
-    columns : ``Metadata_*`` name to the file's column; plate, well, compound and label are required. Without
+    Parameters
+    ----------
+    root : Path
+        The folder that the file and its image paths are relative to.
+    fields : str
+        The file, relative to the root.
+    columns : mapping of str to str
+        ``Metadata_*`` name to the file's column; plate, well, compound and label are required. Without
         ``Metadata_Field`` the fields of a well are numbered in the order of their paths; without
-        ``Metadata_Concentration`` it is 0; all others are columns that folds may hold out
-    images : channel name to the file's column of image paths, relative to the root
-    control : the compound of untreated wells; their label is not used
-    channels : up to three of the image channels, for the network's three inputs; None is a plane of zeros.
-        By default all of them, in the order of `images`
+        ``Metadata_Concentration`` it is 0; all others are columns that folds may hold out.
+    images : mapping of str to str
+        Channel name to the file's column of image paths.
+    control : str or None
+        The compound of untreated wells, whose label is not used; None where there are none.
+    channels : sequence of str or None, optional
+        Up to three of the image channels, for the network's three inputs; None is a plane of zeros. By default all of
+        them, in the order of `images`.
 
-    Raises ValueError where the table or the map cannot be understood.
+    Returns
+    -------
+    Screen
+        Faults of the fields and of the images are its problems.
+
+    Raises
+    ------
+    InputError
+        If the table or the map cannot be understood.
     """
     table = _read(root / fields)
     _check_map(columns, images, table, str(root / fields))
     chosen = _channels(images, channels)
-    made = pd.DataFrame({name: table[source] for name, source in columns.items() if name != CONCENTRATION}).astype(
+    rows = pd.DataFrame({name: table[source] for name, source in columns.items() if name != CONCENTRATION}).astype(
         "str"
     )
-    made = made.mask(table[[columns[name] for name in made.columns]].isna().to_numpy())
+    rows = rows.mask(table[[columns[name] for name in rows.columns]].isna().to_numpy())
     for channel, source in images.items():
-        made[path_column(channel)] = table[source].astype("str").map(_location, na_action="ignore")
-    made[WELL] = well_names(made[WELL])
-    made[CONCENTRATION] = _concentrations(table, columns.get(CONCENTRATION), str(root / fields))
-    made[CONTROL] = made[COMPOUND] == control if control is not None else False
-    made[LABEL] = made[LABEL].mask(made[CONTROL])
-    made = made[made[LABEL].notna() | made[CONTROL]]
+        rows[path_column(channel)] = table[source].astype("str").map(_location, na_action="ignore")
+    rows[WELL] = well_names(rows[WELL])
+    rows[CONCENTRATION] = _concentrations(table, columns.get(CONCENTRATION), str(root / fields))
+    rows[CONTROL] = rows[COMPOUND] == control if control is not None else False
+    rows[LABEL] = rows[LABEL].mask(rows[CONTROL])
+    kept = rows[LABEL].notna() | rows[CONTROL]
+    left_out = count_left_out(rows[~kept], NO_LABEL)
+    rows = rows[kept]
     paths = [path_column(channel) for channel in images]
-    if FIELD not in made:
+    if FIELD not in rows:
         # The paths order the fields of a well, so that the numbers do not depend on the order of the rows.
-        made = made.sort_values([*WELL_KEY, paths[0]])
-        made[FIELD] = (made.groupby(WELL_KEY).cumcount() + 1).astype("str")
-    if REPLICATE not in made:
-        made[REPLICATE] = made[PLATE] + " " + made[WELL]
-    made = made[[column for column in made.columns if column not in paths] + paths].reset_index(drop=True)
+        rows = rows.sort_values([*WELL_KEY, paths[0]])
+        rows[FIELD] = (rows.groupby(WELL_KEY).cumcount() + 1).astype("str")
+    if REPLICATE not in rows:
+        rows[REPLICATE] = rows[PLATE] + " " + rows[WELL]
+    rows = rows[[column for column in rows.columns if column not in paths] + paths].reset_index(drop=True)
     used = [path_column(channel) for channel in chosen if channel is not None]
-    problems = [*check_fields(made), *check_images(made, root, used)]
-    return Screen("table", root, made, chosen, tuple(problems))
+    problems = [*check_fields(rows), *check_images(rows, root, used)]
+    return Screen("table", root, rows, chosen, tuple(problems), left_out=left_out)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -79,22 +102,22 @@ def _read(path: Path) -> pd.DataFrame:
         # As text: plate 0012 keeps its zeros, and a compound may be called NA. Only an empty cell is missing.
         return pd.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
-        raise ValueError(f"{path}: missing; screen.fields is relative to screen.root") from None
+        raise InputError(f"{path}: missing; screen.fields is relative to screen.root") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError) as error:
-        raise ValueError(f"{path}: no table of fields: {error}") from None
+        raise InputError(f"{path}: no table of fields: {error}") from None
 
 
 def _check_map(columns: Mapping[str, str], images: Mapping[str, str], table: pd.DataFrame, name: str) -> None:
     for column in columns:
         if not column.startswith(METADATA_PREFIX):
-            raise ValueError(f"screen.columns: names begin with {METADATA_PREFIX}, but got {column!r}")
+            raise InputError(f"screen.columns: names begin with {METADATA_PREFIX}, but got {column!r}")
     missing = [column for column in _REQUIRED if column not in columns]
     if missing:
-        raise ValueError(f"screen.columns: {', '.join(missing)} must be mapped to a column of {name}")
+        raise InputError(f"screen.columns: {', '.join(missing)} must be mapped to a column of {name}")
     if CONTROL in columns:
-        raise ValueError(f"screen.columns: {CONTROL} is made from screen.control; leave it out")
+        raise InputError(f"screen.columns: {CONTROL} is made from screen.control; leave it out")
     if not images:
-        raise ValueError("screen.images: at least one channel must be mapped to a column of paths")
+        raise InputError("screen.images: at least one channel must be mapped to a column of paths")
     require_columns(table, [*columns.values(), *images.values()], name)
 
 
@@ -104,16 +127,16 @@ def _channels(images: Mapping[str, str], channels: Sequence[str | None] | None) 
         if channel is not None and channel not in images:
             near = difflib.get_close_matches(channel, images, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(images)}"
-            raise ValueError(f"screen.channels: unknown channel {channel!r}; {hint}")
+            raise InputError(f"screen.channels: unknown channel {channel!r}; {hint}")
     if len(chosen) > 3:
-        raise ValueError(
+        raise InputError(
             f"screen.channels: a network sees three channels, but there are {len(chosen)} ({', '.join(images)}); "
             "pick three with screen.channels"
         )
     return (*chosen, *[None] * (3 - len(chosen)))
 
 
-def _concentrations(table: pd.DataFrame, column: str | None, name: str) -> "pd.Series[float]":
+def _concentrations(table: pd.DataFrame, column: str | None, name: str) -> pd.Series:
     if column is None:
         return pd.Series(0.0, index=table.index)
     return numbers(table[column], name)

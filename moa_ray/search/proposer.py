@@ -1,39 +1,38 @@
-"""Which recipe to try next: the only file that imports Optuna.
+"""Which recipe to try next: beside a report's section of the search the only module that imports Optuna.
 
 Optuna's study is a view of the race: it is made anew, in memory, from how all candidates stand whenever a proposal is
 wanted, and each proposal has a seed of its own. So a search that was interrupted goes on as if it had not been. A
 journal of it is kept in OUT for optuna-dashboard; nothing reads it back.
+
+References
+----------
+Akiba et al. 2019, "Optuna: a next-generation hyperparameter optimization framework"; Bergstra et al. 2011 (TPE); Hansen
+2016, "The CMA evolution strategy: a tutorial".
 """
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from matplotlib.figure import Figure
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from moa_ray.ledger import Proposal
-from moa_ray.race import Standing
-from moa_ray.space import Choice, Entry, Space, is_whole
-from moa_ray.spec import Optuna
+from moa_ray.config.hyperparameters import Choice, Entry
+from moa_ray.config.search import OptunaSettings
+from moa_ray.config.search_space import Space, is_whole
+from moa_ray.search.standing import Standing
+from moa_ray.tracking.results import Proposal
 
 JOURNAL = "optuna.journal"
 
 # Of finding a recipe that was not proposed yet: by the sampler itself, then at random or, without ranges, one by one.
 _TRIES, _MORE_TRIES = 10, 40
-_FEWEST_DRAWN = 4  # candidates; fewer say nothing about a hyperparameter
 # A candidate that waits counts as stopped for the sampler, and may go on later all the same.
 _SEEN_AS = {
     "running": TrialState.RUNNING,
@@ -45,9 +44,19 @@ _SEEN_AS = {
 
 
 class Proposer:
-    """Proposes recipes of a space, each once."""
+    """Proposes recipes of a space, each once.
 
-    def __init__(self, space: Space, settings: Optuna, seed: int) -> None:
+    Parameters
+    ----------
+    space : Space
+        The search space.
+    settings : OptunaSettings
+        The section ``search`` of the sweep file.
+    seed : int
+        The sweep's seed.
+    """
+
+    def __init__(self, space: Space, settings: OptunaSettings, seed: int) -> None:
         self._space, self._settings, self._seed = space, settings, seed
         self._distributions = {key: _distribution(key, entry) for key, entry in space.entries.items()}
         # What CMA-ES keeps of itself on a trial; after a restart it begins again from what the candidates reached.
@@ -56,9 +65,20 @@ class Proposer:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
     def propose(self, standings: Sequence[Standing]) -> Proposal | None:
-        """The next candidate, None where the space has no further one."""
+        """Propose the next candidate.
+
+        Parameters
+        ----------
+        standings : sequence of Standing
+            All candidates so far, in the order of their proposal.
+
+        Returns
+        -------
+        Proposal or None
+            None where the space has no further recipe.
+        """
         number = len(standings)
-        known = {standing.proposal.recipe.candidate for standing in standings}
+        proposed = {standing.proposal.recipe.candidate for standing in standings}
         fallback = "random" if self._space.ranged else "grid"
         for attempt in range(_TRIES + _MORE_TRIES):
             kind = self._settings.sampler if attempt < _TRIES else fallback
@@ -68,17 +88,40 @@ class Proposer:
             trial = study.ask()
             values = self._space.draw(partial(self._pick, trial))
             recipe = self._space.recipe(values)
-            if recipe.candidate not in known:
+            if recipe.candidate not in proposed:
                 self._system[number] = study.trials[-1].system_attrs
                 return Proposal(number, recipe, values)
         return None
 
     def study(self, standings: Sequence[Standing]) -> optuna.Study:
-        """The candidates as Optuna's trials, for its figures."""
+        """Make Optuna's study of the candidates, for its figures.
+
+        Parameters
+        ----------
+        standings : sequence of Standing
+            All candidates.
+
+        Returns
+        -------
+        optuna.Study
+            In memory, a trial a candidate.
+        """
         return self._study(standings, None)
 
     def trial(self, standing: Standing, state: TrialState | None = None) -> FrozenTrial:
-        """A candidate as Optuna has it: its running mean over folds as intermediate values."""
+        """Make Optuna's trial of a candidate, with its running mean over folds as intermediate values.
+
+        Parameters
+        ----------
+        standing : Standing
+            Where the candidate stands.
+        state : TrialState or None
+            What the trial counts as; None where the standing says it.
+
+        Returns
+        -------
+        optuna.trial.FrozenTrial
+        """
         state = _SEEN_AS[standing.state] if state is None else state
         values = standing.proposal.values
         means = {count: self._value(standing.losses[:count]) for count in range(1, len(standing.losses) + 1)}
@@ -94,7 +137,7 @@ class Proposer:
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
-        """Of the objective."""
+        """Whether Optuna minimises or maximises the objective."""
         return "maximize" if self._settings.objective == "treatment_accuracy" else "minimize"
 
     def _study(self, standings: Sequence[Standing], sampler: Any) -> optuna.Study:
@@ -126,7 +169,7 @@ class Proposer:
         return {key: self._name(key, value) for key, value in values.items()}
 
     def _name(self, key: str, value: Any) -> Any:
-        """A value as Optuna has it."""
+        """Return a value as Optuna has it."""
         entry = self._space.entries[key]
         if isinstance(entry, Choice):
             return _labels(entry)[entry.choices.index(value)]
@@ -138,22 +181,38 @@ class Proposer:
 
 
 class Journal:
-    """The study as a file that optuna-dashboard opens, written along with the race."""
+    """The study as a file that optuna-dashboard opens, written along with the race.
+
+    Parameters
+    ----------
+    out : Path
+        OUT; an earlier journal in it is written anew.
+    study : str
+        Name of the study.
+    proposer : Proposer
+        Makes Optuna's trials.
+    """
 
     def __init__(self, out: Path, study: str, proposer: Proposer) -> None:
         self._proposer = proposer
-        self._told: dict[str, tuple[TrialState, int]] = {}
+        self._written: dict[str, tuple[TrialState, int]] = {}
         path = out / JOURNAL
         path.unlink(missing_ok=True)
         storage = JournalStorage(JournalFileBackend(str(path)))
         self._study = optuna.create_study(storage=storage, study_name=study, direction=proposer.direction)
 
     def update(self, standings: Sequence[Standing]) -> None:
-        """Write what is new. A trial's end is written once, so one that waits is running still."""
+        """Write what is new. A trial's end is written once, so one that waits is running still.
+
+        Parameters
+        ----------
+        standings : sequence of Standing
+            All candidates.
+        """
         for standing in standings:
             name = standing.proposal.recipe.candidate
             state = TrialState.RUNNING if standing.state == "waiting" else _SEEN_AS[standing.state]
-            before = self._told.get(name)
+            before = self._written.get(name)
             if before == (state, len(standing.losses)) or (before and before[0].is_finished()):
                 continue
             frozen = self._proposer.trial(standing, state)
@@ -161,42 +220,19 @@ class Journal:
                 self._study.add_trial(frozen)
             else:
                 self._add(standing.proposal.number, frozen, before[1])
-            self._told[name] = state, len(standing.losses)
+            self._written[name] = state, len(standing.losses)
 
-    def _add(self, number: int, frozen: FrozenTrial, known: int) -> None:
+    def _add(self, number: int, frozen: FrozenTrial, reported: int) -> None:
         trial = optuna.Trial(self._study, self._study.trials[number]._trial_id)
         for step, value in frozen.intermediate_values.items():
-            if step > known:
+            if step > reported:
                 trial.report(value, step)
         if frozen.state.is_finished():
             self._study.tell(number, frozen.value, state=frozen.state)
 
 
-def figures(study: optuna.Study) -> dict[str, Figure]:
-    """Optuna's figures by their file name; those that there are too few candidates for are left out."""
-    from optuna.visualization import matplotlib as draw
-
-    finished = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
-    searched = {name for trial in finished for name in trial.params}
-    drawn: dict[str, Figure] = {}
-    if len(finished) < _FEWEST_DRAWN or not searched:
-        return drawn
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wanted: dict[str, Callable[[optuna.Study], Any]] = {
-            "optuna_slice": draw.plot_slice,
-            "optuna_parallel_coordinate": draw.plot_parallel_coordinate,
-        }
-        if len({trial.value for trial in finished}) > 1:
-            wanted["optuna_importance"] = draw.plot_param_importances
-        for name, plot in wanted.items():
-            axes = plot(study)
-            drawn[name] = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
-    return drawn
-
-
 def _labels(entry: Choice) -> list[Any]:
-    """Choices as Optuna has them: those that are no plain values by their JSON."""
+    """Return the choices as Optuna has them: those that are no plain values by their JSON."""
     plain = (str, int, float, bool, type(None))
     return [value if isinstance(value, plain) else json.dumps(value, sort_keys=True) for value in entry.choices]
 

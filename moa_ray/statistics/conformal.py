@@ -29,15 +29,14 @@ small.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray import metrics
-from moa_ray.tables import (
+from moa_ray.common.errors import InputError
+from moa_ray.common.random_streams import rng
+from moa_ray.common.schema import (
     COMPOUND,
     CONCENTRATION,
     LABEL,
@@ -48,50 +47,32 @@ from moa_ray.tables import (
     require_columns,
     require_unique,
 )
+from moa_ray.config.conformal import ConformalSettings, Score, Unit
+from moa_ray.statistics import aggregation, intervals
 
 with warnings.catch_warnings():  # on import crepes tells Python to print every UserWarning, whoever raises it
     from crepes import ConformalClassifier
-
-Unit = Literal["compound", "treatment"]
-Score = Literal["one_minus_p", "aps"]
 
 CREDIBILITY, CONFIDENCE = "credibility", "confidence"
 COVERED, SIZE = "covered", "size"
 
 
 @dataclass(frozen=True)
-class Conformal:
-    """Which sets are made.
-
-    alphas : each gives a set for every treatment; smaller ones give larger sets
-    score : ``one_minus_p``: 1 - the label's probability; ``aps``: the probability of all likelier labels and a part of
-        its own, drawn by the seed (Romano et al. 2020), which gives hard treatments larger sets than easy ones
-    by_label : a label with enough compounds is calibrated by these alone, so that what holds, holds for the label too
-    unit : ``compound``: each counts once; ``treatment``: each counts, as if they were independent, which they are not
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    alphas: tuple[float, ...] = (0.05, 0.1, 0.2)
-    score: Score = "one_minus_p"
-    by_label: bool = True
-    unit: Unit = "compound"
-
-    def __post_init__(self) -> None:
-        if not self.alphas or not all(0 < alpha < 1 for alpha in self.alphas):
-            raise ValueError(f"alphas are shares between 0 and 1, at least one, but got {list(self.alphas)}")
-        object.__setattr__(self, "alphas", tuple(sorted(set(self.alphas))))
-
-
-@dataclass(frozen=True)
 class Calibrated:
     """P-values of each label for each row of a table.
 
-    table : what was calibrated: compound, concentration, label, probabilities
-    p : the same rows, one column a label
-    parts : the labels that are calibrated together, each label in one part
-    n : the fewest scores that any of the p-values stands on
-    unit : what these scores are of
+    Attributes
+    ----------
+    table : DataFrame
+        What was calibrated: compound, concentration, label, probabilities.
+    p : DataFrame, the same rows, one column per label
+        P-values, 0 to 1.
+    parts : tuple of tuple of str
+        The labels that are calibrated together, each label in one part.
+    n : int
+        The fewest scores that any of the p-values rests on.
+    unit : {"compound", "treatment"}
+        What these scores are of.
     """
 
     table: pd.DataFrame
@@ -102,68 +83,118 @@ class Calibrated:
 
     @property
     def smallest(self) -> float:
-        """The smallest alpha whose sets can leave out anything."""
+        """Return the smallest alpha whose sets can leave out anything."""
         return smallest(self.n)
 
     @property
     def true_p(self) -> NDArray[np.float64]:
-        """The p-value of each row's true label."""
-        found: NDArray[np.float64] = _of_label(self.p, self.table[LABEL])
-        return found
+        """Return the p-value of each row's true label."""
+        values: NDArray[np.float64] = _of_label(self.p, self.table[LABEL])
+        return values
 
     def sets(self, alpha: float) -> pd.DataFrame:
-        """Whether each label is in the set of each row, one column a label.
+        """Return whether each label is in the set of each row.
 
-        Raises ValueError where so few scores cannot reach alpha.
+        Parameters
+        ----------
+        alpha : float
+            Nominal share of sets that miss the true label, 0 to 1.
+
+        Returns
+        -------
+        DataFrame of bool, one column per label
+
+        Raises
+        ------
+        InputError
+            If there are too few scores to reach alpha.
         """
         if alpha < self.smallest:
-            raise ValueError(
+            raise InputError(
                 f"conformal.alphas: {alpha:g} cannot be reached with {self.n} {self.unit}s to calibrate with; the "
                 f"smallest possible is 1 / {self.n + 1} = {self.smallest:.3g}. Take a larger alpha"
             )
         return self.p > alpha
 
     def covered(self, alpha: float) -> pd.DataFrame:
-        """Of each row its label, whether the set holds it, and how many labels the set holds; raises as `sets`."""
+        """Return each row's label, whether the set holds it, and how many labels the set holds.
+
+        Parameters
+        ----------
+        alpha : float
+            Nominal share of sets that miss the true label, 0 to 1.
+
+        Returns
+        -------
+        DataFrame, one row per row of the table
+            Label, ``covered`` (bool) and ``size`` (int).
+
+        Raises
+        ------
+        InputError
+            As `sets`.
+        """
         size = self.sets(alpha).sum(axis=1)
         return pd.DataFrame({LABEL: self.table[LABEL], COVERED: self.true_p > alpha, SIZE: size})
 
     def as_table(self, alphas: Sequence[float]) -> pd.DataFrame:
-        """The table without its probabilities, with all that the p-values say.
+        """Return the table without its probabilities, with all that the p-values say.
 
-        p_<label> : the p-values
-        set_<alpha>, size_<alpha> : the labels that the set holds, likeliest first, and how many
-        credibility : the highest p-value: low where no label fits, as a mechanism that is none of the labels would be
-        confidence : 1 - the second highest: high where all labels but one can be ruled out
-        Raises ValueError as `sets`.
+        Parameters
+        ----------
+        alphas : sequence of float
+            Nominal shares of sets that miss the true label, 0 to 1.
+
+        Returns
+        -------
+        DataFrame
+            ``p_<label>``: the p-values. ``set_<alpha>``, ``size_<alpha>``: the labels that the set holds, likeliest
+            first, and how many. ``credibility``: the highest p-value, low where no label fits, as for a mechanism that
+            is none of the labels. ``confidence``: 1 - the second highest, high where all labels but one can be ruled
+            out.
+
+        Raises
+        ------
+        InputError
+            As `sets`.
         """
-        made = self.table.drop(columns=probability_columns(self.table)).join(self.p.add_prefix("p_"))
+        table = self.table.drop(columns=probability_columns(self.table)).join(self.p.add_prefix("p_"))
         order = np.argsort(-self.table[probability_columns(self.table)].to_numpy(), axis=1, kind="stable")
         names = self.p.columns.to_numpy()
         for alpha in alphas:
             inside = self.sets(alpha).to_numpy()
-            made[f"set_{alpha:g}"] = [
+            table[f"set_{alpha:g}"] = [
                 [str(names[place]) for place in places if held[place]]
                 for places, held in zip(order, inside, strict=True)
             ]
-            made[f"size_{alpha:g}"] = inside.sum(axis=1)
+            table[f"size_{alpha:g}"] = inside.sum(axis=1)
         ranked = np.sort(self.p.to_numpy(), axis=1)
-        return made.assign(**{CREDIBILITY: ranked[:, -1], CONFIDENCE: 1 - ranked[:, -2]})
+        return table.assign(**{CREDIBILITY: ranked[:, -1], CONFIDENCE: 1 - ranked[:, -2]})
 
 
-# Calibrating ----------------------------------------------------------------------------------------------------------
+def calibrate(table: pd.DataFrame, settings: ConformalSettings | None = None, seed: int = 0) -> Calibrated:
+    """Return the p-values of one candidate's out-of-fold predictions, each compound calibrated by the others.
 
+    Parameters
+    ----------
+    table : DataFrame, one row per treatment or compound
+        As `aggregation.treatments` or `compounds` makes it; probabilities are renormalised here.
+    settings : ConformalSettings, optional
+        Score, alphas, and what calibrates together.
+    seed : int
+        Draws the treatment that represents a compound, and the part of its own probability that APS counts; the same
+        whatever the order of rows.
 
-def calibrate(table: pd.DataFrame, settings: Conformal | None = None, seed: int = 0) -> Calibrated:
-    """The p-values of one candidate's out-of-fold predictions, each compound calibrated by the others.
+    Returns
+    -------
+    Calibrated
 
-    table : one row a treatment, as `metrics.treatments` makes it, or a compound, as `compounds` does; probabilities are
-        renormalised
-    seed : draws the treatment that stands for a compound, and what of its own probability APS counts; the same
-        whatever the order of rows
-    Raises ValueError if a treatment has two rows, or its label no probability.
+    Raises
+    ------
+    InputError
+        If a treatment has two rows, or its label no probability.
     """
-    settings = settings or Conformal()
+    settings = settings or ConformalSettings()
     require_columns(table, [COMPOUND, CONCENTRATION, *map(probability_column, table[LABEL].unique())], "treatments")
     require_unique(table, TREATMENT, "treatments")
     table = table.reset_index(drop=True)
@@ -173,11 +204,54 @@ def calibrate(table: pd.DataFrame, settings: Conformal | None = None, seed: int 
     return Calibrated(table, p, parts, n, settings.unit)
 
 
-def credibility(new: pd.DataFrame, table: pd.DataFrame, settings: Conformal, seed: int = 0) -> "pd.Series[float]":
-    """The highest p-value of each row of another table, such as of treatments whose label no network had learnt.
+def conformal_sets(table: pd.DataFrame, settings: ConformalSettings | None = None, seed: int = 0) -> pd.DataFrame:
+    """Return the set of labels of each treatment at each alpha, each compound calibrated by the others.
 
-    new : as `table` is, and with its index; calibrated by the compounds of `table`, but for its own
-    table, settings, seed : as `calibrate` takes them
+    Parameters
+    ----------
+    table : DataFrame, one row per treatment or compound
+        Of one candidate, as `calibrate` takes it.
+    settings : Conformal, optional
+        Score, alphas, and what calibrates together.
+    seed : int
+        As `calibrate` takes it.
+
+    Returns
+    -------
+    DataFrame
+        As `Calibrated.as_table` makes it.
+
+    Raises
+    ------
+    InputError
+        As `calibrate`, and if there are too few compounds to reach an alpha.
+
+    Notes
+    -----
+    What the sets guarantee, and what they do not, stands at the head of this module.
+    """
+    settings = settings or ConformalSettings()
+    return calibrate(table, settings, seed).as_table(settings.alphas)
+
+
+def credibility(new: pd.DataFrame, table: pd.DataFrame, settings: ConformalSettings, seed: int = 0) -> pd.Series:
+    """Return the highest p-value of each row of another table, such as treatments whose label no network has learnt.
+
+    Parameters
+    ----------
+    new : DataFrame
+        Columns as in ``table``; calibrated by the compounds of ``table`` except its own.
+    table : DataFrame
+        As `calibrate` takes it.
+    settings : ConformalSettings
+        As `calibrate` takes it.
+    seed : int
+        As `calibrate` takes it.
+
+    Returns
+    -------
+    Series of float
+        On the index of ``new``.
     """
     table = table.reset_index(drop=True)
     rows = new.reset_index(drop=True)
@@ -186,44 +260,77 @@ def credibility(new: pd.DataFrame, table: pd.DataFrame, settings: Conformal, see
 
 
 def _p_values(
-    rows: pd.DataFrame, table: pd.DataFrame, parts: Sequence[Sequence[str]], settings: Conformal, seed: int
+    rows: pd.DataFrame, table: pd.DataFrame, parts: Sequence[Sequence[str]], settings: ConformalSettings, seed: int
 ) -> pd.DataFrame:
-    """P-values of each label for each row, one column a label, calibrated by the other compounds of a table."""
+    """Return p-values of each label for each row, calibrated by the other compounds of a table."""
     turn, part_of_own = _drawn(table, seed).T
     true = _of_label(nonconformity(table, settings.score, part_of_own), table[LABEL])
     scores = nonconformity(rows, settings.score, _drawn(rows, seed)[:, 1])
     compound = table[COMPOUND].to_numpy()
     p = pd.DataFrame(np.nan, index=rows.index, columns=scores.columns)
     for part in map(list, parts):
-        standing = _standing(table, turn, part, settings.unit)
-        for name, mine in rows.groupby(COMPOUND).indices.items():
-            others = standing[compound[standing] != name]
-            p.loc[mine, part] = against(true[others], scores.loc[mine, part].to_numpy())
+        calibrating = _calibrating_rows(table, turn, part, settings.unit)
+        for name, rows_of_compound in rows.groupby(COMPOUND).indices.items():
+            others = calibrating[compound[calibrating] != name]
+            p.loc[rows_of_compound, part] = against(true[others], scores.loc[rows_of_compound, part].to_numpy())
     return p
 
 
 def against(calibrating: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P-values of scores: the share of calibrating scores, and the score itself, that are at least as high.
+    """Return the p-values of scores: the share of calibrating scores, and the score itself, that are at least as high.
 
-    calibrating : of shape (n,), what true labels got
-    scores : of any shape of one or two axes
+    Parameters
+    ----------
+    calibrating : ndarray of float64, shape (n,)
+        Scores of true labels.
+    scores : ndarray of float64, shape (m,) or (m, n_labels)
+        Scores to be ranked among them.
+
+    Returns
+    -------
+    ndarray of float64, the shape of scores
+        1 / (n + 1) to 1.
     """
     p: NDArray[np.float64] = ConformalClassifier().fit(calibrating).predict_p(scores, smoothing=False)
     return p
 
 
 def smallest(n: int) -> float:
-    """The smallest alpha that n calibrating scores can reach: no p-value is below 1 / (n + 1)."""
+    """Return the smallest alpha that n calibrating scores can reach: no p-value is below 1 / (n + 1).
+
+    Parameters
+    ----------
+    n : int
+        Calibrating scores.
+
+    Returns
+    -------
+    float
+    """
     return 1 / (n + 1)
 
 
 def nonconformity(table: pd.DataFrame, score: Score, part_of_own: NDArray[np.float64]) -> pd.DataFrame:
-    """The score of each label for each row, one column a label: the higher, the worse it fits.
+    """Score each label for each row: the higher, the worse the label fits.
 
-    part_of_own : of each row, 0..1: what of a label's own probability APS counts
-    Source: Vovk, Gammerman and Shafer 2005 for 1 - p; Romano, Sesia and Candès 2020, eq. 8, for APS.
+    Parameters
+    ----------
+    table : DataFrame
+        With one ``prob_<label>`` per class.
+    score : {"one_minus_p", "aps"}
+        The nonconformity score.
+    part_of_own : ndarray of float64, shape (n_rows,)
+        0 to 1: the part of a label's own probability that APS counts.
+
+    Returns
+    -------
+    DataFrame of float, one column per label
+
+    References
+    ----------
+    Vovk, Gammerman and Shafer 2005 for 1 - p; Romano, Sesia and Candès 2020, equation 8, for APS.
     """
-    p = metrics.renormalise(table)[probability_columns(table)].to_numpy(dtype=np.float64)
+    p = aggregation.renormalise(table)[probability_columns(table)].to_numpy(dtype=np.float64)
     if score == "one_minus_p":
         values = 1 - p
     else:
@@ -232,33 +339,47 @@ def nonconformity(table: pd.DataFrame, score: Score, part_of_own: NDArray[np.flo
     return pd.DataFrame(values, index=table.index, columns=labels_of(table))
 
 
-def compounds(treatments: pd.DataFrame, how: metrics.How = "median") -> pd.DataFrame:
-    """One row a compound: the median or mean of its treatments' renormalised probabilities; its concentration is NaN.
+def compounds(treatments: pd.DataFrame, how: aggregation.How = "median") -> pd.DataFrame:
+    """Aggregate treatments to compounds: the median or mean of their renormalised probabilities.
 
     A compound whose treatments carry different labels has none of its own and is left out.
+
+    Parameters
+    ----------
+    treatments : DataFrame, one row per treatment
+        Compound, label, probabilities.
+    how : {"median", "mean"}
+        Reduction over treatments.
+
+    Returns
+    -------
+    DataFrame, one row per compound
+        The concentration is NaN.
     """
     one_label = treatments.groupby(COMPOUND)[LABEL].transform("nunique") == 1
-    grouped = metrics.renormalise(treatments[one_label]).groupby([COMPOUND, LABEL], as_index=False)
-    made = grouped[probability_columns(treatments)].agg(how)
-    made.insert(1, CONCENTRATION, np.nan)
-    return made
+    grouped = aggregation.renormalise(treatments[one_label]).groupby([COMPOUND, LABEL], as_index=False)
+    by_compound = grouped[probability_columns(treatments)].agg(how)
+    by_compound.insert(1, CONCENTRATION, np.nan)
+    return by_compound
 
 
-def _of_label(values: pd.DataFrame, labels: "pd.Series[str]") -> NDArray[np.float64]:
-    """Of each row the value in its label's column."""
-    found: NDArray[np.float64] = values.to_numpy()[np.arange(len(values)), values.columns.get_indexer(labels)]
-    return found
+def _of_label(values: pd.DataFrame, labels: pd.Series) -> NDArray[np.float64]:
+    """Return each row's value in the column of its label."""
+    picked: NDArray[np.float64] = values.to_numpy()[np.arange(len(values)), values.columns.get_indexer(labels)]
+    return picked
 
 
 def _drawn(table: pd.DataFrame, seed: int) -> NDArray[np.float64]:
-    """Two numbers of each row that are its own in any order of rows: its turn to stand for its compound, and APS's."""
+    """Draw two numbers per row that depend on its treatment alone: its turn to represent its compound, and APS's."""
     keys = [f"{compound}\n{float(dose)!r}" for compound, dose in table[TREATMENT].itertuples(index=False)]
-    drawn = [np.random.default_rng([seed, crc32(key.encode())]).random(2) for key in keys]
+    drawn = [rng(seed, key).random(2) for key in keys]
     return np.array(drawn).reshape(-1, 2)
 
 
-def _standing(table: pd.DataFrame, turn: NDArray[np.float64], part: Sequence[str], unit: Unit) -> NDArray[np.int64]:
-    """The rows of some labels that calibrate: all of them, or one of each compound."""
+def _calibrating_rows(
+    table: pd.DataFrame, turn: NDArray[np.float64], part: Sequence[str], unit: Unit
+) -> NDArray[np.int64]:
+    """Return the rows of some labels that calibrate: all of them, or one per compound."""
     rows: NDArray[np.int64] = np.flatnonzero(table[LABEL].isin(part))
     if unit == "treatment":
         return rows
@@ -267,18 +388,22 @@ def _standing(table: pd.DataFrame, turn: NDArray[np.float64], part: Sequence[str
     return of_compound
 
 
-# What the sets are worth ----------------------------------------------------------------------------------------------
-
-
 def coverage(covered: pd.DataFrame) -> dict[str, float]:
-    """How often sets hold the true label, and how large they are.
+    """Return how often sets hold the true label, and how large they are.
 
-    covered : as `Calibrated.covered` makes it, of at least one row
-    k, n, low, high : sets that hold it, and all; Wilson's 95 % interval, which takes rows as independent
-    mean_size, singletons, empty : labels in a set, share of sets of one label, and of none
+    Parameters
+    ----------
+    covered : DataFrame
+        As `Calibrated.covered` makes it, of at least one row.
+
+    Returns
+    -------
+    dict of float
+        ``k``, ``n``, ``low``, ``high``: sets that hold it, all, and Wilson's 95 % interval, which takes rows as
+        independent. ``mean_size``, ``singletons``, ``empty``: labels in a set, share of sets of one label, and of none.
     """
     k, n = int(covered[COVERED].sum()), len(covered)
-    low, high = metrics.wilson(k, n)
+    low, high = intervals.wilson(k, n)
     sizes = covered[SIZE]
     return {
         **{"k": k, "n": n, "low": low, "high": high, "mean_size": float(sizes.mean())},
@@ -286,11 +411,8 @@ def coverage(covered: pd.DataFrame) -> dict[str, float]:
     }
 
 
-# Labels apart ---------------------------------------------------------------------------------------------------------
-
-
-def _parts(table: pd.DataFrame, settings: Conformal) -> tuple[tuple[str, ...], ...]:
-    """The labels that are calibrated together.
+def _parts(table: pd.DataFrame, settings: ConformalSettings) -> tuple[tuple[str, ...], ...]:
+    """Return the labels that are calibrated together.
 
     A label stands alone where its own compounds reach the smallest alpha that all of them together reach. The others
     are calibrated by each other and not by all: so each true label lies in one part (Mondrian), and what holds in every
@@ -311,7 +433,7 @@ def _parts(table: pd.DataFrame, settings: Conformal) -> tuple[tuple[str, ...], .
 
 
 def _calibrators(table: pd.DataFrame, unit: Unit) -> int:
-    """How many scores of a table are left for the compound that takes the most of them away."""
+    """Return how many scores are left for the compound that takes the most of them away."""
     rows = table[COMPOUND].value_counts()
     if rows.empty:
         return 0

@@ -1,143 +1,134 @@
-"""Choosing among candidates: on which folds, by which rule, and what the choice costs in honesty."""
+"""Rank candidates: one row per candidate, best first."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import wilcoxon
 
-from moa_ray.folds import Fold
-from moa_ray.tables import LABEL
-
-# Below, a paired Wilcoxon test over n folds cannot reach 2^-n = 0.03, whatever the scores are.
-FEWEST_TESTED = 6
-LEVEL = 0.05
+from moa_ray.common.schema import BACKBONE, CANDIDATE, FOLD, TREATMENT, require_columns, require_unique
+from moa_ray.statistics.aggregation import How
+from moa_ray.statistics.scores import NOTHING_SCORED, scores, treatment_scores
 
 
-# Folds ----------------------------------------------------------------------------------------------------------------
+def leaderboard(
+    predictions: pd.DataFrame,
+    trials: pd.DataFrame,
+    recipes: Mapping[str, Mapping[str, Any]],
+    n_folds: int,
+    how: How = "median",
+) -> pd.DataFrame:
+    """Make the leaderboard: one row per candidate, best first.
 
+    Rows of the open set are not scored. A candidate that lacks a fold ranks below every complete one whatever it
+    scores, since its treatments are others. Complete ones are ordered by treatment accuracy, then log loss; the others
+    first by the folds that they finished.
 
-def search_order(folds: Sequence[Fold], fields: pd.DataFrame, which: str | Sequence[str], seed: int) -> list[str]:
-    """The folds that a search may look at, in the order in which every candidate gets them.
+    Parameters
+    ----------
+    predictions : DataFrame, one row per tile
+        Of all candidates; may be empty.
+    trials : DataFrame, one row per trial
+        Columns ``candidate``, ``fold``, ``status``, ``epochs``, ``seconds``.
+    recipes : mapping of str to mapping
+        The hyperparameters of every candidate. Those that differ get a column each, nested ones dotted.
+    n_folds : int
+        Folds that a candidate has to finish.
+    how : {"median", "mean"}
+        Reduction over tiles, then over wells.
 
-    The order is shuffled and balanced: each label's turn comes before any label's second one. A fold that scores
-    nothing, as one that holds out a label with no known compound beside it, tells a search nothing and is left out.
+    Returns
+    -------
+    DataFrame, one row per candidate
+        Candidate, hyperparameters, how many folds finished, stopped and failed, `scores.SCORES`, ``seconds``.
 
-    folds : those that can be trained
-    fields : the labelled rows of the field table
-    which : ``one_per_label``, ``all``, or held-out groups
-    Raises ValueError if there is no such group.
+    Raises
+    ------
+    ValueError
+        If a prediction or trial belongs to no recipe.
     """
-    scored = {fold: frozenset(fields[LABEL].iloc[fold.scored(fields)]) for fold in folds}
-    folds = [fold for fold in folds if scored[fold]]
-    labels = {fold.name: scored[fold] for fold in folds}
-    order = _balanced(labels, np.random.default_rng([seed, 1]))
-    if which == "all":
-        return order
-    if which == "one_per_label":
-        covered: set[Hashable] = set()
-        chosen = []
-        for name in order:
-            if labels[name] - covered:
-                chosen.append(name)
-                covered |= labels[name]
-        return chosen
-    return [name for name in order if name in _named(folds, which)]
+    require_columns(trials, [CANDIDATE, FOLD, "status", "epochs", "seconds"], "trials")
+    require_unique(trials, [CANDIDATE, FOLD], "trials")
+    candidates = set(trials[CANDIDATE]) | (set(predictions[CANDIDATE]) if len(predictions) else set())
+    if not candidates <= set(recipes):
+        raise ValueError(f"leaderboard: candidates without a recipe: {', '.join(sorted(candidates - set(recipes)))}")
+    by_candidate = [dict(iter(table.groupby(CANDIDATE))) if len(table) else {} for table in (predictions, trials)]
+    rows = []
+    for candidate in recipes:
+        tiles, own_trials = (tables.get(candidate, trials.iloc[:0]) for tables in by_candidate)
+        rows.append(_standing(candidate, tiles, own_trials, n_folds, how))
+    table = _hyperparameters(recipes).merge(pd.DataFrame(rows), on=CANDIDATE, validate="one_to_one")
+    table["_unfinished"] = (n_folds - table["folds_finished"]).clip(lower=0)
+    order = ["_unfinished", "treatment_accuracy", "log_loss", CANDIDATE]
+    table = table.sort_values(order, ascending=[True, False, True, True], ignore_index=True)
+    return table.drop(columns="_unfinished")
 
 
-def _balanced(labels: Mapping[str, frozenset[Hashable]], rng: np.random.Generator) -> list[str]:
-    waiting = [list(labels)[place] for place in rng.permutation(len(labels))]
-    turns: dict[Hashable, int] = {}
-    order = []
-    while waiting:
-        # The first of those whose labels have had the fewest turns.
-        name = min(waiting, key=lambda name: sum(turns.get(label, 0) for label in labels[name]) / len(labels[name]))
-        waiting.remove(name)
-        order.append(name)
-        turns |= {label: turns.get(label, 0) + 1 for label in labels[name]}
-    return order
+def treatments_board(table: pd.DataFrame) -> pd.DataFrame:
+    """Make a leaderboard of candidates of which nothing is known but their treatments; see `leaderboard`.
 
+    A candidate is complete where it has all treatments that any of them has; the others rank below.
 
-def _named(folds: Sequence[Fold], which: str | Sequence[str]) -> set[str]:
-    known = {alias: fold.name for fold in folds for alias in (fold.name, fold.name.partition("=")[2])}
-    unknown = [name for name in which if name not in known]
-    if unknown:
-        groups = ", ".join(fold.name.partition("=")[2] for fold in folds)
-        raise ValueError(f"folds.search: no group {unknown[0]!r} can be held out; there are {groups}")
-    return {known[name] for name in which}
+    Parameters
+    ----------
+    table : DataFrame, one row per candidate and treatment
+        Candidate, backbone, treatment, label, ``predicted``, probabilities.
 
-
-# Racing ---------------------------------------------------------------------------------------------------------------
-
-
-def rungs(n_folds: int, first: int, factor: float) -> list[int]:
-    """Folds done at each rung, growing by a factor up to all; a last step smaller than the first joins the one before.
-
-    >>> rungs(38, 4, 3)
-    [4, 12, 38]
+    Returns
+    -------
+    DataFrame, one row per candidate, best first
     """
-    sizes = [min(first, n_folds)]
-    while sizes[-1] < n_folds:
-        sizes.append(min(n_folds, int(np.ceil(sizes[-1] * factor))))
-    if len(sizes) > 2 and sizes[-1] - sizes[-2] < first:
-        del sizes[-2]
-    return sizes
+    wanted = table.groupby(TREATMENT).ngroups
+    standings = [
+        {
+            **{CANDIDATE: candidate, BACKBONE: rows[BACKBONE].iloc[0], "weights": "unknown"},
+            **{"complete": len(rows) == wanted, "n_treatments": wanted},
+            **treatment_scores(rows),
+        }
+        for candidate, rows in table.groupby(CANDIDATE, sort=False)
+    ]
+    order = ["complete", "treatment_accuracy", "log_loss", CANDIDATE]
+    return pd.DataFrame(standings).sort_values(order, ascending=[False, False, True, True], ignore_index=True)
 
 
-def is_worse(losses: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
-    """Whether losses on some folds are worse than the best candidate's on the same folds beyond doubt.
+def hyperparameters(board: pd.DataFrame) -> list[str]:
+    """Return the columns of a leaderboard that hold the hyperparameters by which its candidates differ.
 
-    A one-sided Wilcoxon signed-rank test, paired by fold, at 5 %; on fewer than six folds never.
+    Parameters
+    ----------
+    board : DataFrame
+        As `leaderboard` or `treatments_board` makes it.
+
+    Returns
+    -------
+    list of str
     """
-    if len(losses) < FEWEST_TESTED or np.array_equal(losses, best):
-        return False
-    return bool(wilcoxon(losses, best, alternative="greater").pvalue < LEVEL)
+    columns = list(board.columns)
+    return columns[columns.index("weights") + 1 : columns.index("complete")]
 
 
-# What the choice costs ------------------------------------------------------------------------------------------------
+def _standing(
+    candidate: str, predictions: pd.DataFrame, trials: pd.DataFrame, n_folds: int, how: How
+) -> dict[str, Any]:
+    """Return what one candidate has done and how it scored, from its own predictions and trials."""
+    finished, stopped = (int((trials["status"] == status).sum()) for status in ("finished", "stopped"))
+    standing = {
+        CANDIDATE: candidate,
+        "complete": finished >= n_folds,
+        "folds_finished": finished,
+        "folds_stopped": stopped,
+        "folds_failed": len(trials) - finished - stopped,
+        "n_folds": n_folds,
+        "epochs_trained": int(trials["epochs"].sum()),
+    }
+    scored = scores(predictions, how) if len(predictions) else NOTHING_SCORED
+    return {**standing, **scored, "seconds": float(trials["seconds"].sum())}
 
 
-@dataclass(frozen=True)
-class Corrected:
-    """Accuracy of the procedure that trains every candidate and keeps the best.
-
-    accuracy, low, high : mean and 95 % percentile interval over bootstrap samples
-    """
-
-    accuracy: float
-    low: float
-    high: float
-    samples: int
-
-
-def bbc_cv(
-    right: pd.DataFrame, groups: Sequence[Hashable], seed: int, samples: int = 1000, level: float = 0.95
-) -> Corrected:
-    """Bootstrap bias-corrected cross-validation: what is left of the best candidate's accuracy without its luck.
-
-    Groups are drawn with replacement; the candidate that is best on those drawn is scored on those not drawn. Nothing
-    is trained again.
-
-    right : one row a treatment, one column a candidate: 1 where it was right, else 0
-    groups : of each row, what is exchangeable: its compound
-    Source: Tsamardinos, Greasidou and Borboudakis 2018, Machine Learning 107.
-    """
-    values = right.to_numpy(dtype=np.float64)
-    codes, names = pd.factorize(pd.Series(list(groups)))
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, codes, values)
-    counts = np.bincount(codes, minlength=len(names)).astype(np.float64)
-    assert len(names) > 1, "one group alone leaves none to score on"
-    rng = np.random.default_rng([seed, 2])
-    scores: list[float] = []
-    while len(scores) < samples:
-        drawn = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
-        left = drawn == 0
-        if not left.any():
-            continue
-        best = int(np.argmax(drawn @ sums))
-        scores.append(sums[left, best].sum() / counts[left].sum())
-    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
-    return Corrected(float(np.mean(scores)), float(low), float(high), samples)
+def _hyperparameters(recipes: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return candidate, backbone, weights, and the hyperparameters by which the candidates differ."""
+    flat = pd.json_normalize([dict(recipe) for recipe in recipes.values()])
+    shown = flat.map(lambda value: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value)
+    differing = [name for name in shown.columns if len({repr(value) for value in shown[name]}) > 1]
+    names = list(dict.fromkeys([BACKBONE, "weights", *differing]))
+    require_columns(shown, names, "recipes")
+    return shown[names].assign(**{CANDIDATE: list(recipes)})[[CANDIDATE, *names]]

@@ -1,11 +1,14 @@
-"""Uncertainty: how unsure each prediction of a treatment is, and what that is worth. Pure functions over tables.
+"""Measure uncertainty: how unsure each prediction of a treatment is, and what that is worth.
 
 Two things make an uncertainty worth having. Treatments that it calls unsure are the wrong ones, so that accuracy rises
 as they are rejected. And treatments whose mechanism no network has learnt are called unsure, so that they stand out.
 
 A method makes the probabilities: ``single`` is the treatments table itself; the others give several samples of each
-treatment's probabilities, whose mean predicts. Entropies are in nats.
-Sources: Depeweg et al. 2018 (decomposition); Nadeem, Zucker and Hanczar 2010 (accuracy-rejection curves).
+treatment's probabilities, whose mean predicts. Entropies are in nats. All functions are pure functions over tables.
+
+References
+----------
+Depeweg et al. 2018 (decomposition); Nadeem, Zucker and Hanczar 2010 (accuracy-rejection curves).
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.special import entr
 from sklearn.metrics import roc_auc_score
 
-from moa_ray import metrics, unknowns
-from moa_ray.conformal import CREDIBILITY
-from moa_ray.tables import (
+from moa_ray.common.open_set import marks
+from moa_ray.common.random_streams import Stream, rng
+from moa_ray.common.schema import (
     BACKBONE,
     CANDIDATE,
     COMPOUND,
@@ -31,6 +34,8 @@ from moa_ray.tables import (
     probability_columns,
     require_columns,
 )
+from moa_ray.statistics import aggregation
+from moa_ray.statistics.conformal import CREDIBILITY
 
 SINGLE = "single"
 RIGHT, UNKNOWN = "right", "unknown"
@@ -51,17 +56,27 @@ KEPT = (1.0, 0.9, 0.8, 0.7)  # shares of the treatments whose accuracy is named
 _DIGITS = 12  # what differs by less than rounding is a tie
 
 
-# Of each treatment ----------------------------------------------------------------------------------------------------
-
-
 def measures(treatments: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
-    """One row a candidate, method and treatment: the label, the predicted one, and each of `MEASURES` that there is.
+    """Measure the uncertainty of each treatment by each method.
 
-    treatments : as `metrics.treatments` makes it, renormalised here; a column `credibility` is taken along
-    samples : the same rows for each method and sample; may be empty
-    A treatment of ``single`` has one sample: its mutual information is 0. A treatment that was predicted as a known and
-    as an unknown one has two rows, told apart by `unknown`.
-    Raises ValueError if a column is missing.
+    Parameters
+    ----------
+    treatments : DataFrame, one row per candidate and treatment
+        As `aggregation.treatments` makes it, renormalised here; a column ``credibility`` is taken along.
+    samples : DataFrame
+        The same rows for each method and sample; may be empty.
+
+    Returns
+    -------
+    DataFrame, one row per candidate, method and treatment
+        The label, the predicted one, and each of `MEASURES` that there is. A treatment of ``single`` has one sample:
+        its mutual information is 0. A treatment that was predicted as a known and as an unknown one has two rows, told
+        apart by ``unknown``.
+
+    Raises
+    ------
+    InputError
+        If a column is missing.
     """
     methods = [treatments.assign(**{METHOD: SINGLE, SAMPLE: 0}), samples]
     tables = [_measured(table) for table in methods if len(table)]
@@ -74,44 +89,57 @@ def measures(treatments: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
 def _measured(samples: pd.DataFrame) -> pd.DataFrame:
     key = [CANDIDATE, METHOD, *([FOLD] if FOLD in samples else []), *TREATMENT]
     require_columns(samples, [*key, SAMPLE, LABEL, *probability_columns(samples)], "samples")
-    rows = metrics.renormalise(samples).reset_index(drop=True)
+    rows = aggregation.renormalise(samples).reset_index(drop=True)
     columns = probability_columns(rows)
     each = entr(rows[columns].to_numpy(dtype=np.float64)).sum(axis=1)
     groups = rows.assign(_entropy=each).groupby(key, sort=False, dropna=False)
     first, mean = groups.head(1), groups[columns].mean()
     kept = [name for name in (*key, BACKBONE, LABEL, CREDIBILITY) if name in rows]
     predictive, expected = entr(mean.to_numpy()).sum(axis=1), groups["_entropy"].mean().to_numpy()
-    found = {
+    values_of = {
         DOUBT: 1 - mean.to_numpy().max(axis=1),
         PREDICTIVE: predictive,
         EXPECTED: expected,
         MUTUAL: np.maximum(predictive - expected, 0),
     }
-    predicted = metrics.predicted(mean).to_numpy()
-    marks = {metrics.PREDICTED: predicted, RIGHT: predicted == first[LABEL], UNKNOWN: unknowns.are_unknown(first)}
-    return first[kept].assign(**marks, **{name: values.round(_DIGITS) for name, values in found.items()})
+    predicted = aggregation.predicted(mean).to_numpy()
+    told = {aggregation.PREDICTED: predicted, RIGHT: predicted == first[LABEL], UNKNOWN: marks(first)}
+    return first[kept].assign(**told, **{name: values.round(_DIGITS) for name, values in values_of.items()})
 
 
 def used(measured: pd.DataFrame) -> list[tuple[str, str]]:
-    """The methods of a table of measures with the measures that say anything: one sample has a single entropy."""
+    """Return the methods of a table of measures with those measures that say anything: one sample has a single entropy.
+
+    Parameters
+    ----------
+    measured : DataFrame
+        As `measures` makes it.
+
+    Returns
+    -------
+    list of (str, str)
+        Method and measure.
+    """
     pairs = [(method, measure) for method in dict.fromkeys(measured[METHOD]) for measure in MEASURES]
-    return [pair for pair in pairs if _says(measured[measured[METHOD] == pair[0]], *pair)]
+    return [pair for pair in pairs if _is_informative(measured[measured[METHOD] == pair[0]], *pair)]
 
 
-def _says(mine: pd.DataFrame, method: str, measure: str) -> bool:
+def _is_informative(rows: pd.DataFrame, method: str, measure: str) -> bool:
     if method == SINGLE and measure in (EXPECTED, MUTUAL):
         return False
-    return measure in mine and bool(mine[measure].notna().all())
-
-
-# Rejecting the unsure -------------------------------------------------------------------------------------------------
+    return measure in rows and bool(rows[measure].notna().all())
 
 
 @dataclass(frozen=True)
 class Rejection:
     """An accuracy-rejection curve.
 
-    accuracies : of the 1, 2, ..., n surest treatments; among equally unsure ones the mean over all their orders
+    Attributes
+    ----------
+    method, measure : str
+        How the probabilities were made, and which uncertainty orders the treatments.
+    accuracies : ndarray of float64, shape (n,)
+        Accuracy of the 1, 2, ..., n surest treatments; among equally unsure ones the mean over all their orders.
     """
 
     method: str
@@ -120,20 +148,44 @@ class Rejection:
 
     @property
     def area(self) -> float:
-        """The mean of the accuracies: the accuracy itself where the order tells nothing."""
+        """Return the mean of the accuracies: the accuracy itself where the order tells nothing."""
         return float(self.accuracies.mean())
 
     def kept(self, share: float) -> float:
-        """Accuracy where at least this share of the treatments is kept, the surest ones."""
+        """Return the accuracy where at least a share of the treatments is kept, the surest ones.
+
+        Parameters
+        ----------
+        share : float
+            0 to 1.
+
+        Returns
+        -------
+        float
+            0 to 1.
+        """
         n = len(self.accuracies)
         return float(self.accuracies[int(np.ceil(round(share * n, 9))) - 1])
 
 
 def rejection(uncertainty: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Accuracy of the 1, 2, ..., n surest rows; of equally unsure ones each counts as their mean.
+    """Return the accuracy of the 1, 2, ..., n surest rows; each of equally unsure ones counts as their mean.
 
-    uncertainty : higher is less sure
-    Raises ValueError if there is no row.
+    Parameters
+    ----------
+    uncertainty : ndarray of float64, shape (n,)
+        Higher is less sure.
+    right : ndarray of bool, shape (n,)
+        Whether each row is right.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If there is no row.
     """
     if not len(right):
         raise ValueError("rejection: at least one treatment is needed, but got none")
@@ -144,30 +196,53 @@ def rejection(uncertainty: NDArray[np.float64], right: NDArray[np.bool_]) -> NDA
 
 
 def rejections(measured: pd.DataFrame) -> list[Rejection]:
-    """The curve of each method and measure of one candidate, over its known treatments."""
+    """Return the curve of each method and measure of one candidate, over its known treatments.
+
+    Parameters
+    ----------
+    measured : DataFrame
+        As `measures` makes it, of one candidate.
+
+    Returns
+    -------
+    list of Rejection
+    """
     known = measured[~measured[UNKNOWN].to_numpy(dtype=bool)]
     return [
-        Rejection(method, measure, rejection(mine[measure].to_numpy(), mine[RIGHT].to_numpy()))
+        Rejection(method, measure, rejection(rows[measure].to_numpy(), rows[RIGHT].to_numpy()))
         for method, measure in used(known)
-        for mine in [known[known[METHOD] == method]]
+        for rows in [known[known[METHOD] == method]]
     ]
 
 
 def best_possible(right: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The curve of an uncertainty that ranks every wrong row behind every right one."""
+    """Return the curve of an uncertainty that ranks every wrong row behind every right one.
+
+    Parameters
+    ----------
+    right : ndarray of bool, shape (n,)
+        Whether each row is right.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
     return rejection(1.0 - np.asarray(right, dtype=np.float64), right)
-
-
-# Telling the unknown apart --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Separation:
     """How well an uncertainty tells unknown treatments from known ones.
 
-    auroc : share of all pairs of a known and an unknown treatment in which the unknown one is less sure; equal ones
-        count half
-    low, high : 95 % percentile interval over bootstrap samples of compounds
+    Attributes
+    ----------
+    method, measure : str
+        How the probabilities were made, and which uncertainty is judged.
+    auroc : float
+        Share of all pairs of a known and an unknown treatment in which the unknown one is less sure; equal ones count
+        half.
+    low, high : float
+        95 % percentile interval over bootstrap samples of compounds.
     """
 
     method: str
@@ -185,13 +260,35 @@ def separation(
     samples: int = 1000,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
-    """The area under the ROC curve of an uncertainty, unknown against known rows, and its interval.
+    """Return the area under the ROC curve of an uncertainty, unknown against known rows, and its interval.
 
     Compounds are drawn with replacement, each with all its rows, for doses of one compound are not independent. Samples
     without known or without unknown rows are drawn again.
 
-    compounds : of each row
-    Raises ValueError if there are not both kinds of rows.
+    Parameters
+    ----------
+    uncertainty : ndarray of float64, shape (n,)
+        Higher is less sure.
+    unknown : ndarray of bool, shape (n,)
+        Whether each row is unknown.
+    compounds : sequence of hashable, length n
+        The compound of each row.
+    seed : int
+        Seed of the draws.
+    samples : int
+        Bootstrap samples.
+    level : float
+        Coverage of the interval, 0 to 1.
+
+    Returns
+    -------
+    auroc, low, high : float
+        0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If there are not both kinds of rows.
     """
     if not unknown.any() or unknown.all():
         raise ValueError(
@@ -201,10 +298,10 @@ def separation(
     number, names = pd.factorize(pd.Series(list(compounds)))
     won = _won(np.asarray(uncertainty), unknown, number, len(names))
     pairs = np.outer(*(np.bincount(number[rows], minlength=len(names)) for rows in (unknown, ~unknown)))
-    rng = np.random.default_rng([seed, 3])
+    generator = rng(seed, Stream.BOOTSTRAP)
     areas: list[float] = []
     while len(areas) < samples:
-        drawn = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
+        drawn = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
         if total := drawn @ pairs @ drawn:
             areas.append(float(drawn @ won @ drawn / total))
     low, high = np.quantile(areas, [(1 - level) / 2, (1 + level) / 2])
@@ -214,7 +311,7 @@ def separation(
 def _won(
     uncertainty: NDArray[np.float64], unknown: NDArray[np.bool_], number: NDArray[np.intp], count: int
 ) -> NDArray[np.float64]:
-    """Pairs in which the unknown row is less sure, by the compound of the unknown row and that of the known one.
+    """Count pairs in which the unknown row is less sure, by the compound of the unknown row and that of the known one.
 
     A bootstrap sample is then a product; asking scikit-learn a thousand times takes seconds for each uncertainty.
     """
@@ -225,13 +322,25 @@ def _won(
 
 
 def separations(measured: pd.DataFrame, seed: int) -> list[Separation]:
-    """How well each method and measure of one candidate tells the unknown apart; none without both kinds."""
-    found = []
+    """Return how well each method and measure of one candidate tells the unknown apart; none without both kinds.
+
+    Parameters
+    ----------
+    measured : DataFrame
+        As `measures` makes it, of one candidate.
+    seed : int
+        Seed of the draws.
+
+    Returns
+    -------
+    list of Separation
+    """
+    separated = []
     for method, measure in used(measured):
-        mine = measured[measured[METHOD] == method]
-        unknown = mine[UNKNOWN].to_numpy(dtype=bool)
+        rows = measured[measured[METHOD] == method]
+        unknown = rows[UNKNOWN].to_numpy(dtype=bool)
         if unknown.any() and not unknown.all():
-            found.append(
-                Separation(method, measure, *separation(mine[measure].to_numpy(), unknown, list(mine[COMPOUND]), seed))
+            separated.append(
+                Separation(method, measure, *separation(rows[measure].to_numpy(), unknown, list(rows[COMPOUND]), seed))
             )
-    return found
+    return separated

@@ -1,4 +1,4 @@
-"""OUT in an object store: the driver works on a folder of its machine, and what it writes there is sent on.
+"""Keep OUT in an object store: the driver works on a folder of its machine, and what it writes there is sent on.
 
 Each trial is sent as it ends, its result last, so that a trial is there whole or not at all. The views (report, tables,
 MLflow's and Optuna's stores) follow at the end, also at an interrupted one. A store that fails in between holds up
@@ -16,7 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from moa_ray.stores import Mark, Place, Store, Uri, folder, reaching
+from moa_ray.common.errors import InputError
+from moa_ray.common.object_store import FileVersion, Store, reporting_errors_of
+from moa_ray.common.uri import Place, Uri, folder
 
 _PAUSE, _LONGEST_PAUSE = 2.0, 120.0  # seconds before what failed is tried again; they double
 _STUDY = "ledger/study.json"
@@ -24,21 +26,39 @@ _SEEN = ".seen"  # says that the store held the study once
 _PROBE = ".moa_ray"
 
 
-class _ForeignError(ValueError):
+class _ForeignError(InputError):
     """Another sweep lies where ours is to be."""
 
 
-class Mirror:
-    """OUT as the driver works on it: a folder of this machine. Where OUT is one itself, there is nothing else to do.
+class BucketSync:
+    """OUT as the driver works on it, a folder of this machine; a context manager.
 
-    warn : called with a sentence when sending fails, and at the end when something was not sent
+    Entering fetches what the store has and this machine lacks; leaving sends all that differs, with what failed before,
+    and waits for it. Where OUT is a folder itself, there is nothing else to do.
+
+    Parameters
+    ----------
+    out : Path or Uri
+        OUT of the sweep.
+    warn : callable
+        Called with a sentence when sending fails, and at the end when something was not sent.
+
+    Attributes
+    ----------
+    folder : Path
+        The folder of this machine.
+
+    Raises
+    ------
+    InputError
+        On entering, if the store cannot be read or written, or holds another sweep than the folder.
     """
 
     def __init__(self, out: Place, warn: Callable[[str], None]) -> None:
         self.folder = folder(out)
         self._out, self._warn = out, warn
         self._store: Store | None = None
-        self._there: dict[str, Mark] = {}
+        self._sent: dict[str, FileVersion] = {}  # what the store has, as far as we know
         self._waiting: dict[str, None] = {}  # in the order in which it is sent
         self._changed, self._over = threading.Condition(), threading.Event()
         self._sender = threading.Thread(target=self._serve, daemon=True)
@@ -48,13 +68,9 @@ class Mirror:
         """Whether all that was written is where it belongs."""
         return not self._waiting
 
-    def __enter__(self) -> "Mirror":
-        """Fetch what the store has and this machine lacks.
-
-        Raises ValueError where the store cannot be read or written, or holds another sweep than the folder.
-        """
+    def __enter__(self) -> "BucketSync":
         if isinstance(self._out, Uri):
-            with reaching("out", self._out):
+            with reporting_errors_of("out", self._out):
                 store = Store(self._out)
                 self._open(store)
             self._store = store
@@ -63,7 +79,6 @@ class Mirror:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Send all that differs, with what failed before, and wait for it."""
         if self._store is None:
             return
         self._add(self._differing())
@@ -80,7 +95,10 @@ class Mirror:
     def claim(self) -> None:
         """Send what all trials share, once the ledger is open.
 
-        Raises ValueError where another sweep was begun there meanwhile.
+        Raises
+        ------
+        InputError
+            If another sweep was begun there meanwhile.
         """
         if self._store is not None:
             with suppress(OSError):  # the sender says so, and tries again
@@ -88,7 +106,13 @@ class Mirror:
             self._add(["sweep.yaml", _STUDY])
 
     def send(self, written: Path) -> None:
-        """Send a file, or the folder of a trial, soon; it lies in `folder`."""
+        """Send a file, or the folder of a trial, soon.
+
+        Parameters
+        ----------
+        written : Path
+            In `folder`, and whole.
+        """
         if self._store is not None:
             paths = written.iterdir() if written.is_dir() else [written]
             self._add(sorted((path.relative_to(self.folder).as_posix() for path in paths), key=_is_result))
@@ -97,8 +121,8 @@ class Mirror:
 
     def _open(self, store: Store) -> None:
         """Make sure of the store, and fetch what is newer there."""
-        there = store.files()
-        if _STUDY in there:
+        versions = store.files()
+        if _STUDY in versions:
             self._require_same(store)
         elif (self.folder / _SEEN).exists():
             aside = self.folder.rename(self.folder.with_name(f"{self.folder.name}-{uuid.uuid4().hex[:8]}"))
@@ -106,28 +130,29 @@ class Mirror:
         store.write(_PROBE, b"")
         store.remove(_PROBE)
         self.folder.mkdir(parents=True, exist_ok=True)
-        newer = {name: mark for name, mark in there.items() if self._is_older(name, mark)}
+        newer = {name: version for name, version in versions.items() if self._is_older(name, version)}
         for results in (False, True):
-            store.fetch_all({name: mark for name, mark in newer.items() if _is_result(name) is results}, self.folder)
-        if _STUDY in there:
+            wanted = {name: version for name, version in newer.items() if _is_result(name) is results}
+            store.fetch_all(wanted, self.folder)
+        if _STUDY in versions:
             (self.folder / _SEEN).touch()
-        self._there = there
+        self._sent = versions
 
-    def _is_older(self, name: str, there: Mark) -> bool:
-        here = Mark.of(self.folder / name)
-        return here is None or here.time < there.time
+    def _is_older(self, name: str, stored: FileVersion) -> bool:
+        """Return whether this machine lacks a file, or has it as it was before the store's."""
+        own = FileVersion.of(self.folder / name)
+        return own is None or own.time < stored.time
 
     def _require_same(self, store: Store) -> None:
         """Raise _ForeignError where the store holds another sweep than the folder."""
-        own = self.folder / _STUDY
         try:
             with store.open(_STUDY) as file:
-                there = _id(file)
-            with own.open("rb") as file:
-                here = _id(file)
+                stored_id = _id(file)
+            with (self.folder / _STUDY).open("rb") as file:
+                own_id = _id(file)
         except FileNotFoundError:
             return
-        if there != here:
+        if stored_id != own_id:
             raise _ForeignError(
                 f"out: {self._out}: holds another sweep than {self.folder}, this machine's copy of what was there. "
                 "Give another out, or --fresh to start over beside it; to go on with the one there, move the copy away"
@@ -160,7 +185,7 @@ class Mirror:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _any(self) -> bool:
-        """Whether anything waits, once something does or the end has come."""
+        """Wait until something waits to be sent or the end has come; return whether anything waits."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._over.is_set())
             return bool(self._waiting)
@@ -171,24 +196,24 @@ class Mirror:
         for name in list(self._waiting):
             # An earlier attempt at a trial may have left a file that the one in its place has not.
             if (self.folder / name).exists():
-                self._there[name] = self._store.send(name, self.folder)
+                self._sent[name] = self._store.send(name, self.folder)
             if name == _STUDY:
                 (self.folder / _SEEN).touch()
             with self._changed:
                 del self._waiting[name]
 
     def _differing(self) -> list[str]:
-        """The files that the store lacks or has otherwise, as far as we know; results last."""
-        here = {name: Mark.of(self.folder / name) for name in self._names()}
-        return sorted((name for name, mark in here.items() if mark != self._there.get(name)), key=_is_result)
+        """Return the files that the store lacks or has in another version, as far as we know; results last."""
+        versions = {name: FileVersion.of(self.folder / name) for name in self._names()}
+        return sorted((name for name, version in versions.items() if version != self._sent.get(name)), key=_is_result)
 
     def _names(self) -> Iterator[str]:
-        """All files but those that are being written, and our own marks."""
-        for at, below, names in os.walk(self.folder):
-            below[:] = [name for name in below if not name.startswith(".")]
+        """Yield all files but those that are being written, and our own marks."""
+        for parent, folders, names in os.walk(self.folder):
+            folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
                 if not name.startswith("."):
-                    yield Path(at, name).relative_to(self.folder).as_posix()
+                    yield Path(parent, name).relative_to(self.folder).as_posix()
 
 
 def _is_result(name: str) -> bool:
@@ -196,7 +221,7 @@ def _is_result(name: str) -> bool:
 
 
 def _id(study: IO[bytes]) -> str | None:
-    """What a sweep is known by; None where that cannot be read, as it is no sweep's of ours then."""
+    """Return the id of a sweep; None where it cannot be read, as it is no sweep of ours then."""
     try:
         return str(json.loads(study.read())["id"])
     except (ValueError, KeyError, TypeError):

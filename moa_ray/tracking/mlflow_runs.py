@@ -1,4 +1,4 @@
-"""The process that keeps MLflow's runs: the only file that imports MLflow.
+"""The process that keeps MLflow's runs: the only module that imports MLflow.
 
 MLflow's runs are a view of the ledger. Each run is tagged with the study's id, its candidate and its fold, so that a
 restart finds the runs that are there and makes none twice. A run's end is sent last, so that one that was not
@@ -17,12 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
 
-from moa_ray import process
-from moa_ray.ledger import Ledger, Result
-from moa_ray.recipe import Recipe, is_first_look
-from moa_ray.tracking import ANSWER, END, LAST, WARNING, Setting, flat
+from moa_ray.common import child_process
+from moa_ray.common.text import flat
+from moa_ray.config.recipe import Recipe
+from moa_ray.tracking.ledger import Ledger
+from moa_ray.tracking.results import Result, TrialKind
+from moa_ray.tracking.tracker import ANSWER, END, LAST, WARNING, Setting
 
 # MLflow reads these when it is imported and when it sends. Two quick tries, then training goes on without it.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -30,10 +35,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run, where there is a server
-
-import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
 
 # Tags by which a restart knows its runs.
 _STUDY, _CANDIDATE, _FOLD = "moa_ray.study", "moa_ray.candidate", "moa_ray.fold"
@@ -44,10 +45,10 @@ _Point = tuple[str, float, int]  # a metric's name, its value, the step
 
 
 def main() -> None:
-    """Do what comes through a socket, in its order, until the last of it is done."""
+    """Serve requests from the driver, in their order, until the last one is done or the connection closes."""
     # A job that is stopped is sent it in all its processes. It is the driver's to act on: that has runs to end yet.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    connection = process.connection_to_parent()
+    connection = child_process.connection_to_parent()
     if connection is None:
         return
     # Ten thousand runs that were found are a million objects: looking for garbage among them takes half the time.
@@ -70,7 +71,7 @@ def main() -> None:
 
 @dataclass
 class _Sent:
-    """What MLflow knows of a run."""
+    """What MLflow holds of a run."""
 
     run_id: str
     status: str
@@ -82,7 +83,12 @@ class Runs:
 
     Of an ensemble each member has a run with its folds, and the ensemble one beside them without.
 
-    warn : called once with a sentence when MLflow cannot be reached
+    Parameters
+    ----------
+    setting : Setting
+        Which runs are kept where.
+    warn : callable
+        Called once with a sentence when MLflow cannot be reached.
     """
 
     def __init__(self, setting: Setting, warn: Callable[[str], None]) -> None:
@@ -94,7 +100,20 @@ class Runs:
         self._names: dict[frozenset[str], frozenset[str]] = {}
 
     def do(self, name: str, *arguments: Any) -> Any:
-        """What a method says, called by its name; once MLflow was not reached nothing is tried any more."""
+        """Call a method by its name; once MLflow was not reached nothing is tried any more.
+
+        Parameters
+        ----------
+        name : str
+            Name of a method of this class.
+        *arguments : Any
+            Its arguments.
+
+        Returns
+        -------
+        Any
+            What it returns; None where MLflow is not reached.
+        """
         if self._down:
             return None
         try:
@@ -110,7 +129,13 @@ class Runs:
             return None
 
     def begin(self, parameters: Mapping[str, Any]) -> None:
-        """Create the store, find the runs that are there, and send what the ledger holds and MLflow lacks."""
+        """Create the store, find the runs that are there, and send what the ledger holds and MLflow lacks.
+
+        Parameters
+        ----------
+        parameters : mapping of str to Any
+            Settings of the sweep, by dotted keys.
+        """
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         uri, experiment = self._setting.uri, self._setting.experiment
@@ -119,8 +144,10 @@ class Runs:
         artifacts = (self._setting.out / "mlartifacts").resolve().as_uri() if bare else None
         self._client = MlflowClient(tracking_uri=uri)
         mlflow.set_tracking_uri(uri)  # where artifacts go is looked up globally
-        found = self._client.get_experiment_by_name(experiment)
-        self._experiment_id = found.experiment_id if found else self._client.create_experiment(experiment, artifacts)
+        existing = self._client.get_experiment_by_name(experiment)
+        self._experiment_id = (
+            existing.experiment_id if existing else self._client.create_experiment(experiment, artifacts)
+        )
         self._study_id = self._ledger.study()["id"]
         self._find_runs()
         self._open((), self._setting.study, parameters)
@@ -128,16 +155,24 @@ class Runs:
             self.trial(result)
 
     def trial(self, result: Result) -> None:
-        """Send one trial."""
+        """Send one trial.
+
+        Parameters
+        ----------
+        result : Result
+            As the ledger has it.
+        """
         # A run that ended as the ledger says it did was sent whole: its end is sent last.
         status = "FINISHED" if result.status in ("finished", "stopped") else "FAILED"
         if result.key in self._runs and self._runs[result.key].status == status:
             return
         recipe = flat(result.recipe)
-        called = f"first look: {result.candidate}" if is_first_look(result.recipe) else result.candidate
-        if result.recipe.get("seed") is not None:
-            called = self._open_ensemble(Recipe.from_dict(result.recipe))
-        self._open((result.candidate,), called, recipe)
+        name = result.candidate
+        if result.kind is TrialKind.LINEAR_PROBE:
+            name = f"linear probe: {result.candidate}"
+        if result.kind is TrialKind.ENSEMBLE_MEMBER:
+            name = self._open_ensemble(Recipe.from_dict(result.recipe))
+        self._open((result.candidate,), name, recipe)
         tags = {"moa_ray.status": result.status, **({"moa_ray.error": result.error[:5000]} if result.error else {})}
         totals = [("total_seconds", result.seconds, 0), ("epochs_trained", float(result.epochs), 0)]
         points = [*_epoch_metrics(self._ledger.history(result)), *totals]
@@ -145,7 +180,7 @@ class Runs:
         self._end(result.key, status)
 
     def _open_ensemble(self, member: Recipe) -> str:
-        """The run of a member's ensemble, for the numbers that its report has; the name of the member's own run."""
+        """Open the run of a member's ensemble, for the report's numbers; return the name of the member's own run."""
         ensemble = member.ensemble
         key = (ensemble.candidate,)
         if key not in self._runs or self._runs[key].status != "RUNNING":
@@ -153,11 +188,34 @@ class Runs:
         return f"{ensemble.candidate}, seed {member.seed}"
 
     def lacking(self, candidates: list[str]) -> list[str]:
-        """The candidates whose runs have not ended."""
+        """Return the candidates whose runs have not ended.
+
+        Parameters
+        ----------
+        candidates : list of str
+            Names of candidates, ensembles or members.
+
+        Returns
+        -------
+        list of str
+            Those that have a run that is not finished.
+        """
         return [name for name in candidates if (name,) in self._runs and self._runs[(name,)].status != "FINISHED"]
 
     def summary(self, key: _Key, metrics: Mapping[str, float], artifacts: list[Path], status: str) -> None:
-        """Send what a recipe reached over its folds, or the sweep's own numbers and files; its run ends."""
+        """Send what a recipe reached over its folds, or the sweep's own numbers and files, and end the run.
+
+        Parameters
+        ----------
+        key : tuple of str
+            ``(candidate,)``, or ``()`` for the sweep.
+        metrics : mapping of str to float
+            Scores; what is not finite is left out.
+        artifacts : list of Path
+            Files to send.
+        status : {"FINISHED", "FAILED"}
+            How the run ends.
+        """
         if key not in self._runs or self._runs[key].status == status:
             return
         run_id = self._runs[key].run_id
@@ -167,7 +225,17 @@ class Runs:
         self._end(key, status)
 
     def finish(self, metrics: Mapping[str, float], artifacts: list[Path], status: str) -> None:
-        """The same of the sweep, as the last thing that is asked."""
+        """Send the sweep's own numbers and files and end its run, as the last thing that is asked.
+
+        Parameters
+        ----------
+        metrics : mapping of str to float
+            Scores of the best candidate.
+        artifacts : list of Path
+            Files of the report.
+        status : {"FINISHED", "FAILED"}
+            How the run ends.
+        """
         self.summary((), metrics, artifacts, status)
 
     def interrupt(self) -> None:
@@ -179,8 +247,8 @@ class Runs:
     def _find_runs(self) -> None:
         token = None
         while True:
-            mine = f"tags.`{_STUDY}` = '{self._study_id}'"
-            page = self._client.search_runs([self._experiment_id], mine, max_results=1000, page_token=token)
+            of_study = f"tags.`{_STUDY}` = '{self._study_id}'"
+            page = self._client.search_runs([self._experiment_id], of_study, max_results=1000, page_token=token)
             for run in page:
                 key = tuple(run.data.tags[tag] for tag in (_CANDIDATE, _FOLD) if tag in run.data.tags)
                 self._runs[key] = _Sent(run.info.run_id, run.info.status, self._shared(frozenset(run.data.params)))
@@ -196,7 +264,7 @@ class Runs:
         tags: Mapping[str, str] | None = None,
         points: Iterable[_Point] = (),
     ) -> None:
-        """A run for a key, begun where there is none and taken up again where it had ended, with what it lacks.
+        """Begin the run of a key where there is none, take it up again where it had ended, and send what it lacks.
 
         As few calls as there can be: each is a transaction.
         """

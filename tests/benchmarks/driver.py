@@ -26,15 +26,16 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from moa_ray import cluster, tuning
-from moa_ray.capacity import Slots
-from moa_ray.ledger import Ledger, Result
-from moa_ray.progress import Board
-from moa_ray.race import Assignment, Grid
-from moa_ray.recipe import Recipe
-from moa_ray.sweep import Leader, Recorder
-from moa_ray.tracking import Tracker
-from moa_ray.worker import EPOCH, OUTCOME
+from moa_ray.config.recipe import Recipe
+from moa_ray.execution import cluster, tune
+from moa_ray.execution.callbacks import LedgerCallback, ProgressCallback, RunningBest
+from moa_ray.execution.capacity import Slots
+from moa_ray.execution.trial_data import EPOCH, OUTCOME
+from moa_ray.search.grid import Grid
+from moa_ray.search.plan import Assignment
+from moa_ray.tracking.ledger import Ledger
+from moa_ray.tracking.results import Result
+from moa_ray.tracking.tracker import Tracker
 
 from . import made
 from .results import Row, write
@@ -42,7 +43,7 @@ from .results import Row, write
 FOLDS = 100
 
 
-class Idle(tuning.FoldTrainable):
+class Idle(tune.FoldTrainable):
     """The real trainable, with a worker that has its tables at once."""
 
     def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
@@ -120,12 +121,12 @@ def drive(out: Path, trials: int, epochs: int, tracked: bool) -> dict[str, float
     folds = made.folds(min(FOLDS, trials))
     sweep = made.sweep(out, candidates=-(-trials // len(folds)), epochs=epochs)
     book = made.begin(sweep, folds)
-    todo = list(itertools.islice(itertools.product(sweep.recipes, folds), trials))
+    todo = list(itertools.islice(itertools.product(sweep.grid_recipes, folds), trials))
     tracker = begin_tracking(book) if tracked else NoTracker()
-    leader, clock, plan = Leader(sweep.aggregate), Clock(), Grid(todo, retries=0)
-    board = Board(Console(file=sys.stderr), lambda: plan.at_most, 0, leader.words)
+    leader, clock, plan = RunningBest(sweep.aggregate), Clock(), Grid(todo, retries=0)
+    board = ProgressCallback(Console(file=sys.stderr), lambda: plan.at_most, 0, leader.words)
     with cluster.connect(None), board:
-        tuning.run(plan, Idle, Slots(1, 0, 2), [Recorder(book, tracker, leader), board, clock])
+        tune.run(plan, Idle, Slots(1, 0, 2), [LedgerCallback(book, tracker, leader), board, clock])
         assert tracker.finish({}, [])
         ended = time.monotonic()
     assert len(book.settled()) == trials
@@ -145,7 +146,7 @@ def start_again(out: Path, trials: int) -> dict[str, float]:
     begun = time.monotonic()
     book = made.begin(sweep, folds)
     settled = book.settled()
-    Leader(sweep.aggregate).add(book.table("predictions", settled.values()))
+    RunningBest(sweep.aggregate).add(book.table("predictions", settled.values()))
     assert len(settled) == trials
     found = {"read": time.monotonic() - begun}
     for what in ("send", "find"):

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.frozen [--backbone MobileNetV2] [--size 160] [--tiles 5000] [--folds 38] [--epochs 30]
 
 The sweep: Ray is started, the features of all tiles are taken and written into a tile store, and a head is trained on
-each fold by the recipe of a first look, its results written into a ledger, all as `python -m moa_ray.sweep` does it.
+each fold by the standard linear probe, its results written into a ledger, all as `python -m moa_ray.sweep` does it.
 What is left out is what both need or neither: preparing tiles, MLflow, the report.
 
 The epoch: every layer is trained, by the training core alone, on the training tiles of one fold. What is compiled was
@@ -23,24 +23,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moa_ray import cluster, models, tuning
-from moa_ray.folds import Fold
-from moa_ray.ledger import Ledger
-from moa_ray.race import Grid
-from moa_ray.recipe import NO_AUGMENTATION, Recipe, first_look
-from moa_ray.spec import Resources
-from moa_ray.study import Material
-from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
-from moa_ray.tiles import Features
-from moa_ray.training import Data, Split, Trainer
-from moa_ray.worker import Bench
+from moa_ray.common.schema import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
+from moa_ray.config.recipe import NO_AUGMENTATION, Recipe, linear_probe_of
+from moa_ray.config.resources import Resources
+from moa_ray.execution import cluster, frozen_features, tune
+from moa_ray.execution.trial_data import TrialData, WorkerSettings
+from moa_ray.screens.folds import Fold
+from moa_ray.search.grid import Grid
+from moa_ray.tiles.features import FrozenFeatures
+from moa_ray.tracking.ledger import Ledger
+from moa_ray.training import models
+from moa_ray.training.data import Data, Split
+from moa_ray.training.trainer import Trainer
 
 from .results import Row, write
 
 LABELS = tuple("ABCDEFGHIJKL")
 
 
-def material(folder: Path, tiles: int, size: int, folds: int) -> Material:
+def trial_data(folder: Path, tiles: int, size: int, folds: int) -> TrialData:
     """Drawn tiles in a store, dealt out to so many compounds."""
     rng = np.random.default_rng(0)
     path = folder / f"tiles-{size}.npy"
@@ -60,7 +61,7 @@ def material(folder: Path, tiles: int, size: int, folds: int) -> Material:
         }
     )
     named = {f"compound={name}": Fold(f"compound={name}", COMPOUND, name) for name in compounds}
-    return Material(table, LABELS, named, {size: path}, seed=0)
+    return TrialData(table, LABELS, named, {size: path}, seed=0)
 
 
 class Writer:
@@ -80,7 +81,7 @@ class Writer:
         self.book.write(result)
 
 
-def sweep(held: Material, recipe: Recipe, folder: Path) -> dict[str, float]:
+def sweep(held: TrialData, recipe: Recipe, folder: Path) -> dict[str, float]:
     """Seconds of a sweep over all folds, from starting Ray to the last trial in the ledger."""
     book = Ledger(folder / "out")
     book.root.mkdir(parents=True)
@@ -89,12 +90,14 @@ def sweep(held: Material, recipe: Recipe, folder: Path) -> dict[str, float]:
     with cluster.connect(None):
         slots = cluster.slots(Resources(), [recipe.backbone], None)
         clock.append(time.perf_counter())
-        features = Features.of(folder, recipe, "draws")
-        features.write(len(held.table), partial(cluster.features, recipe, tiles, slots), lambda done, total: None)
+        features = FrozenFeatures.of(folder, recipe, "draws")
+        features.write(
+            len(held.table), partial(frozen_features.extract, recipe, tiles, slots), lambda done, total: None
+        )
         clock.append(time.perf_counter())
-        bench = Bench(held, {recipe.features_key: features.path})
+        settings = WorkerSettings(held, {recipe.features_key: features.path})
         plan = Grid([(recipe, fold) for fold in held.folds], retries=0)
-        tuning.run(plan, tuning.trainable(bench, [recipe]), slots, [Writer(book)])
+        tune.run(plan, tune.trainable(settings, [recipe]), slots, [Writer(book)])
         clock.append(time.perf_counter())
     assert len(list(book.results())) == len(held.folds)
     return dict(zip(("Ray", "features", "heads"), np.diff(clock).tolist(), strict=True))
@@ -103,7 +106,7 @@ def sweep(held: Material, recipe: Recipe, folder: Path) -> dict[str, float]:
 class Epoch:
     """One epoch of fine-tuning on a fold, in halves."""
 
-    def __init__(self, held: Material, recipe: Recipe) -> None:
+    def __init__(self, held: TrialData, recipe: Recipe) -> None:
         size = int(recipe.image_size)
         tiles = {size: np.load(held.tiles[size], mmap_mode="r")}
         self._trainer = Trainer(Data(tiles, held.labels(), held.classes), on_device=0)
@@ -128,9 +131,9 @@ def compare(backbone: str, size: int, tiles: int, folds: int, epochs: int) -> tu
         folder = Path(scratch)
         weights = folder / "draws.weights.h5"
         models.backbone(backbone, size).save_weights(weights)
-        held = material(folder, tiles, size, folds)
+        held = trial_data(folder, tiles, size, folds)
         tuned = Recipe(backbone, str(weights), size, epochs=1, augment=NO_AUGMENTATION)
-        head = Recipe.from_dict({**first_look(tuned).as_dict(), "epochs": epochs})
+        head = Recipe.from_dict({**linear_probe_of(tuned).as_dict(), "epochs": epochs})
         epoch = Epoch(held, tuned)
         epoch.half()
         parts = sweep(held, head, folder)

@@ -6,11 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moa_ray import spec
-from moa_ray.ledger import Ledger, Result
-from moa_ray.recipe import Recipe
-from moa_ray.spec import Sweep
-from moa_ray.tables import (
+from moa_ray.common.schema import (
     BACKBONE,
     CANDIDATE,
     COMPOUND,
@@ -23,6 +19,11 @@ from moa_ray.tables import (
     WELL,
     probability_column,
 )
+from moa_ray.config import sweep_file
+from moa_ray.config.recipe import Recipe
+from moa_ray.config.sweep_file import Sweep
+from moa_ray.tracking.ledger import Ledger
+from moa_ray.tracking.results import Result
 
 LABELS = tuple(f"mechanism {number:02}" for number in range(12))
 TREATMENTS = 12  # of a fold: one compound at as many concentrations
@@ -37,7 +38,7 @@ def sweep(out: Path, candidates: int, epochs: int) -> Sweep:
         "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32, "epochs": epochs},
         "search": {"space": {"learning_rate": [round(1e-4 * (1 + number), 6) for number in range(candidates)]}},
     }
-    return spec.check(plain, "made.yaml")
+    return sweep_file.check(plain, "made.yaml")
 
 
 def folds(number: int) -> list[str]:
@@ -112,7 +113,7 @@ def predictions(recipe: Recipe, fold: str, replicates: int, tiles: int, rng: np.
 
 def fill(sweep: Sweep, folds: list[str], replicates: int, tiles: int, epochs: int) -> None:
     """Record every trial of the study as finished."""
-    given = [(sweep.out, recipe, folds, replicates, tiles, epochs) for recipe in sweep.recipes]
+    given = [(sweep.out, recipe, folds, replicates, tiles, epochs) for recipe in sweep.grid_recipes]
     with multiprocessing.get_context("spawn").Pool() as pool:
         pool.starmap(_fill, given, chunksize=1)
 

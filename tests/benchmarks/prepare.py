@@ -36,10 +36,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from moa_ray import tiles
-from moa_ray.images import Preparation
-from moa_ray.screens import Screen, bbbc021
-from moa_ray.tables import CONTROL, FIELD_KEY, PLATE
+from moa_ray.common.schema import CONTROL, FIELD_KEY, PLATE
+from moa_ray.config.preparation import Preparation
+from moa_ray.screens import bbbc021
+from moa_ray.screens.screen import Screen
+from moa_ray.tiles import build
+from moa_ray.tiles.workers import ThreadExecutor
 
 from .results import Row, write
 
@@ -115,7 +117,7 @@ def _write_field(root: Path, plate: str, well: str, planes: Planes, rng: np.rand
 
 def prepare(screen: Screen, out: Path, workers: int = WORKERS) -> int:
     """The product; returns how many tiles it made."""
-    store = tiles.prepare(screen, Preparation(), [SIZE], out, tiles.Threads(workers), lambda done, total: None)
+    store = build.prepare(screen, Preparation(), [SIZE], out, ThreadExecutor(workers), lambda done, total: None)
     return len(store.table)
 
 

@@ -43,12 +43,12 @@ def main() -> None:
             made.fill(sweep, folds, REPLICATES, TILES, EPOCHS)
         seconds, gigabytes = draw(out)
         page = (out / "report.html").stat().st_size / 1e6
-    size = f"report, {len(sweep.recipes) * len(folds)} trials x {made.TREATMENTS} treatments"
+    size = f"report, {len(sweep.grid_recipes) * len(folds)} trials x {made.TREATMENTS} treatments"
     rows = [
         Row(f"{size}: {seconds:.0f} s", f"{SECONDS} s", seconds / SECONDS, "under 1"),
         Row(f"the same: {gigabytes:.1f} GB", f"{GIGABYTES} GB", gigabytes / GIGABYTES, "under 1"),
     ]
-    notes = f"{len(sweep.recipes)} candidates on {len(folds)} folds, {REPLICATES * TILES} tiles a treatment. "
+    notes = f"{len(sweep.grid_recipes)} candidates on {len(folds)} folds, {REPLICATES * TILES} tiles a treatment. "
     notes += f"report.html has {page:.1f} MB."
     write("report", "What a report over a large ledger takes", "python -m tests.benchmarks.report", rows, notes)
 

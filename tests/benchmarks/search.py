@@ -38,14 +38,18 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import ConcurrencyLimiter, Repeater, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from moa_ray import cluster, tuning
-from moa_ray.capacity import Capacity, Slots
-from moa_ray.ledger import Result
-from moa_ray.proposals import Proposer
-from moa_ray.race import Grid, Plan, Race
-from moa_ray.recipe import Recipe
-from moa_ray.space import Space
-from moa_ray.spec import Optuna
+from moa_ray.config.recipe import Recipe
+from moa_ray.config.search import OptunaSettings
+from moa_ray.config.search_space import Space
+from moa_ray.execution import cluster, fold_asha
+from moa_ray.execution import tune as execution_tune
+from moa_ray.execution.capacity import Capacity, Slots
+from moa_ray.execution.conductor import Conductor
+from moa_ray.search.grid import Grid
+from moa_ray.search.plan import Plan
+from moa_ray.search.proposer import Proposer
+from moa_ray.search.race import Race
+from moa_ray.tracking.results import Result
 
 from .results import HERE, machine
 
@@ -128,12 +132,12 @@ class Method:
     scheduler: TrialScheduler
     result: Callable[[dict[str, Any], int], dict[str, Any]]
     name: Callable[[], str | None]
-    taker: tuning._Taker | None = None
+    taker: execution_tune._OutcomeCallback | None = None
 
 
 def ours(world: World, candidates: int, **changes: Any) -> Method:
     """moa_ray's search, over all folds."""
-    settings = Optuna.model_validate({"mode": "optuna", "space": SPACE, "candidates": candidates, **changes})
+    settings = OptunaSettings.model_validate({"mode": "optuna", "space": SPACE, "candidates": candidates, **changes})
     order = [FOLDS[place] for place in np.random.default_rng([world.seed, 12]).permutation(len(FOLDS))]
     proposer = Proposer(Space.read(FIXED, SPACE), settings, world.seed)
 
@@ -141,7 +145,7 @@ def ours(world: World, candidates: int, **changes: Any) -> Method:
         return world.losses(Recipe.from_dict(result.recipe), result.fold, EPOCHS)[0]
 
     race = Race(proposer.propose, settings, order, [], loss)
-    scheduler = tuning.FoldAsha(settings.asha) if settings.asha else FIFOScheduler()
+    scheduler = fold_asha.FoldAsha(settings.asha) if settings.asha else FIFOScheduler()
     return _planned(world, race, scheduler, lambda: next(iter(race.ranking), None))
 
 
@@ -220,7 +224,7 @@ CANDIDATES = (12, 24, 48, 72)
 
 def _planned(world: World, plan: Plan, scheduler: TrialScheduler, name: Callable[[], str | None]) -> Method:
     # Room for all: how many run at once is for whoever asks.
-    conductor = tuning._Conductor(plan, Slots(1, 0, None), [], lambda: Capacity(({"CPU": 1000.0},)))
+    conductor = Conductor(plan, Slots(1, 0, None), [], lambda: Capacity(({"CPU": 1000.0},)))
 
     def report(config: dict[str, Any], epoch: int) -> dict[str, Any]:
         recipe = Recipe.from_dict(config["recipe"])
@@ -229,7 +233,13 @@ def _planned(world: World, plan: Plan, scheduler: TrialScheduler, name: Callable
         end = {"outcome": {"status": "finished", "epochs": epoch, "seconds": float(epoch)}, "done": True}
         return {"epoch": row, **(end if epoch == EPOCHS else {})}
 
-    return Method(tuning._Asker(conductor), scheduler, report, name, tuning._Taker(conductor, None))
+    return Method(
+        execution_tune._PlanSearcher(conductor),
+        scheduler,
+        report,
+        name,
+        execution_tune._OutcomeCallback(conductor, None),
+    )
 
 
 def _recipe(config: dict[str, Any]) -> Recipe:

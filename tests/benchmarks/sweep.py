@@ -33,10 +33,13 @@ import pandas as pd
 from PIL import Image
 from ray import tune
 
-from moa_ray import cluster, models, spec
-from moa_ray.ledger import Ledger
-from moa_ray.recipe import Recipe
-from moa_ray.study import Material, Study
+from moa_ray.config import sweep_file
+from moa_ray.config.recipe import Recipe
+from moa_ray.execution import cluster
+from moa_ray.execution.trial_data import TrialData
+from moa_ray.study import Study
+from moa_ray.tracking.ledger import Ledger
+from moa_ray.training import models
 
 from .results import Row, write
 
@@ -52,7 +55,7 @@ def ours(overrides: list[str]) -> tuple[float, pd.DataFrame]:
         [sys.executable, "-m", "moa_ray.sweep", str(DEMO), *overrides], check=True, stdout=subprocess.DEVNULL
     )
     wall = time.perf_counter() - begun
-    book = Ledger(spec.load(DEMO, overrides).out)
+    book = Ledger(sweep_file.load(DEMO, overrides).out)
     rows = []
     for result in book.results():
         assert result.status == "finished", result
@@ -71,14 +74,14 @@ def outside(wall: float, trials: pd.DataFrame) -> float:
     return float(1 - (trials["steps"].sum() - compiling) / (wall * SLOTS))
 
 
-def as_documented(recipe: Recipe, material: Material, images: list[str], folds: list[str]) -> float:
+def as_documented(recipe: Recipe, trial_data: TrialData, images: list[str], folds: list[str]) -> float:
     """Wall seconds of Tune over some folds."""
     tasks = []
-    labels = material.labels()
+    labels = trial_data.labels()
     for fold in folds:
-        parts = {name: material.table["row"].to_numpy()[index] for name, index in material.split(fold).items()}
+        parts = {name: trial_data.table["row"].to_numpy()[index] for name, index in trial_data.split(fold).items()}
         tasks.append({name: ([images[row] for row in rows], labels[rows].tolist()) for name, rows in parts.items()})
-    fit_fold = tune.with_parameters(_fit_fold, recipe=recipe, tasks=tasks, n_classes=len(material.classes))
+    fit_fold = tune.with_parameters(_fit_fold, recipe=recipe, tasks=tasks, n_classes=len(trial_data.classes))
     begun = time.perf_counter()
     found = tune.Tuner(
         tune.with_resources(fit_fold, {"cpu": 1}),
@@ -96,7 +99,7 @@ def _fit_fold(config: dict[str, Any], recipe: Recipe, tasks: list[dict[str, Any]
     import keras
     import tensorflow as tf
 
-    from moa_ray.models import backbone
+    from moa_ray.training.models import backbone
 
     size = int(recipe.image_size)
     (paths, labels), (held_out, _) = tasks[config["fold"]]["train"], tasks[config["fold"]]["test"]
@@ -154,12 +157,12 @@ class Case:
     def compare(self, common: list[str], images: list[str], documented: int) -> tuple[Row, float, pd.DataFrame, str]:
         """Trials an hour against the documented way; wall seconds and trials of ours, and what a trial is."""
         overrides = [*common, *self.overrides]
-        study = Study.open(spec.load(DEMO, overrides))
-        material, recipe = study.material(study.prepare(lambda done, total: None)), study.recipes[0]
+        study = Study.open(sweep_file.load(DEMO, overrides))
+        trial_data, recipe = study.trial_data(study.prepare(lambda done, total: None)), study.sweep.grid_recipes[0]
         wall, trials = ours(overrides)
-        folds = list(material.folds)[:documented]
+        folds = list(trial_data.folds)[:documented]
         with cluster.connect(None):
-            theirs = as_documented(recipe, material, images, folds)
+            theirs = as_documented(recipe, trial_data, images, folds)
         hourly, hourly_theirs = len(trials) / wall * 3600, len(folds) / theirs * 3600
         row = Row(
             f"trials an hour, {self.name}: {hourly:.0f} ({len(trials)} in {wall:.0f} s)",
@@ -169,7 +172,7 @@ class Case:
         )
         note = (
             f"{self.name}: {recipe.backbone}, {recipe.image_size} px, {recipe.epochs} epochs over about "
-            f"{len(material.table)} tiles in {trials['steps'].median():.1f} s; warm, its model was ready after "
+            f"{len(trial_data.table)} tiles in {trials['steps'].median():.1f} s; warm, its model was ready after "
             f"{trials['setup'].median():.2f} s."
         )
         return row, wall, trials, note
@@ -192,7 +195,7 @@ def main() -> None:
             "resources.cpus=1",
             f"resources.concurrent={SLOTS}",
         ]
-        store = Study.open(spec.load(DEMO, common)).prepare(lambda done, total: None)
+        store = Study.open(sweep_file.load(DEMO, common)).prepare(lambda done, total: None)
         images = _images(Path(folder, "images"), store.array(64))
         cases = [
             Case("fine-tuned MobileNetV2", [tuned, f"out={folder}/tuned"], "5"),

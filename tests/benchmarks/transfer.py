@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moa_ray import spec
-from moa_ray.ledger import Ledger
+from moa_ray.config import sweep_file
 from moa_ray.study import Study
-from moa_ray.training import Data, Split, Trainer, fit
+from moa_ray.tracking.ledger import Ledger
+from moa_ray.training.data import Data, Split
+from moa_ray.training.trainer import Trainer, fit
 
 from .results import HERE, Row, write
 
@@ -35,20 +36,20 @@ TARGET = (
 def pretrain(folder: Path) -> tuple[Path, str]:
     """Weights of a backbone that was trained on the source task, and what it was trained on in words."""
     overrides = [f"screen.root={folder}/source", f"tiles={folder}/tiles", f"out={folder}/none"]
-    study = Study.open(spec.load(SWEEPS / "demo_bbbc014.yaml", overrides))
+    study = Study.open(sweep_file.load(SWEEPS / "demo_bbbc014.yaml", overrides))
     study.require_sound()
-    material = study.material(study.prepare(lambda done, total: None))
-    tiles = {size: np.load(path, mmap_mode="r", allow_pickle=False) for size, path in material.tiles.items()}
-    trainer = Trainer(Data(tiles, material.labels(), material.classes))
-    rows = material.table["row"].to_numpy()
+    trial_data = study.trial_data(study.prepare(lambda done, total: None))
+    tiles = {size: np.load(path, mmap_mode="r", allow_pickle=False) for size, path in trial_data.tiles.items()}
+    trainer = Trainer(Data(tiles, trial_data.labels(), trial_data.classes))
+    rows = trial_data.table["row"].to_numpy()
     nothing = rows[:0]
-    outcome = fit(trainer, replace(study.recipes[0], epochs=8), Split(rows, nothing, nothing), seed=[7])
+    outcome = fit(trainer, replace(study.sweep.grid_recipes[0], epochs=8), Split(rows, nothing, nothing), seed=[7])
     path = folder / "source.weights.h5"
     trainer.save_backbone(path)
     seen = outcome.history["accuracy"].iloc[-1]
     return (
         path,
-        f"Source: {len(rows)} tiles, labels {', '.join(material.classes)}; {seen:.2f} of them right at the end.",
+        f"Source: {len(rows)} tiles, labels {', '.join(trial_data.classes)}; {seen:.2f} of them right at the end.",
     )
 
 

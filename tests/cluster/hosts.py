@@ -124,11 +124,11 @@ class Host:
     @property
     def processes(self) -> list[psutil.Process]:
         """What runs there beside its sshd."""
-        return [one for one in self._first.children(recursive=True) if not _is(one, "sshd")]
+        return [process for process in self._first.children(recursive=True) if not _is(process, "sshd")]
 
     def running(self, *words: str) -> list[psutil.Process]:
         """Its processes whose command has one of the words."""
-        return [one for one in self.processes if any(_is(one, word) for word in words)]
+        return [process for process in self.processes if any(_is(process, word) for word in words)]
 
     def ip(self, command: str) -> None:
         """Change something of its network."""
@@ -184,8 +184,8 @@ class Hosts:
             self._install(host)
 
     def __getitem__(self, name: str) -> Host:
-        (found,) = [host for host in self.others if host.name == name]
-        return found
+        (host,) = [host for host in self.others if host.name == name]
+        return host
 
     def boot(self, *hosts: Host) -> None:
         """Begin some hosts and plug them in."""

@@ -13,8 +13,6 @@ from commands import predictions, results, times
 
 from .hosts import HOME, REPOSITORY, VISIBLE, Host, Hosts, Running, until
 
-pytestmark = pytest.mark.cluster
-
 # Settings by which nodes are lost and won back in seconds, where Ray's own take minutes.
 QUICK = {
     "RAY_health_check_initial_delay_ms": 1000,
@@ -25,7 +23,7 @@ QUICK = {
     "AUTOSCALER_HEARTBEAT_TIMEOUT_S": 10,
     "AUTOSCALER_UPDATE_INTERVAL_S": 1,
 }
-TRAINING, NODE = "moa_ray.worker", "raylet/raylet"  # words of their commands
+TRAINING, NODE = "moa_ray.execution.session", "raylet/raylet"  # words of their commands
 DASHBOARD = "--address http://127.0.0.1:8265"
 SWEEP: dict[str, Any] = {
     "study": "cluster",
@@ -108,20 +106,20 @@ def lost_nodes(head: Host) -> int:
     return head.run("ray list nodes --filter state=DEAD --format json").count('"node_id"')
 
 
-def assert_equal(found: Path, undisturbed: pd.DataFrame) -> None:
+def assert_equal(folder: Path, undisturbed: pd.DataFrame) -> None:
     """Each trial was done once, with the predictions that it has where nothing is disturbed."""
-    assert [result["status"] for result in results(found)] == ["finished"] * TRIALS
-    pd.testing.assert_frame_equal(predictions(found), undisturbed, atol=1e-6)
+    assert [result["status"] for result in results(folder)] == ["finished"] * TRIALS
+    pd.testing.assert_frame_equal(predictions(folder), undisturbed, atol=1e-6)
 
 
 def test_sweep_outlives_lost_nodes_uses_them_again_and_equals_one_of_a_single_host(
     cluster: Hosts, undisturbed: pd.DataFrame
 ) -> None:
     head, cut, killed = cluster.others
-    found = out(cluster, "disturbed")
+    folder = out(cluster, "disturbed")
     job = submit(head, "disturbed", "disturbed")
-    until(lambda: training(cut) and training(killed) and len(results(found)) >= 3, "both workers train", job)
-    before, finished = training(cut) | training(killed), times(found)
+    until(lambda: training(cut) and training(killed) and len(results(folder)) >= 3, "both workers train", job)
+    before, finished = training(cut) | training(killed), times(folder)
     cluster.cut(cut)
     killed.running(NODE)[0].kill()
     until(lambda: lost_nodes(head) >= 2, "Ray gives both nodes up", job)
@@ -129,9 +127,9 @@ def test_sweep_outlives_lost_nodes_uses_them_again_and_equals_one_of_a_single_ho
     until(lambda: training(killed) - before, "the one whose raylet was killed trains again", job)
     until(lambda: training(cut) - before, "the one that was cut off trains again", job)
     job.end()
-    assert max(result["attempts"] for result in results(found)) > 1
+    assert max(result["attempts"] for result in results(folder)) > 1
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert_equal(found, undisturbed)
+    assert_equal(folder, undisturbed)
 
 
 def test_workers_have_the_tiles_and_nothing_else_of_a_sweep(cluster: Hosts) -> None:
@@ -144,32 +142,32 @@ def test_workers_have_the_tiles_and_nothing_else_of_a_sweep(cluster: Hosts) -> N
 
 
 def test_stopped_job_leaves_its_ledger_intact(cluster: Hosts) -> None:
-    head, found = cluster["head"], out(cluster, "broken-off")
+    head, folder = cluster["head"], out(cluster, "broken-off")
     job = submit(head, "first", "broken-off")
-    until(lambda: len(results(found)) >= 2, "two trials have ended", job)
+    until(lambda: len(results(folder)) >= 2, "two trials have ended", job)
     head.run(f"ray job stop {DASHBOARD} first")
     assert "the ledger is intact" in job.end()
-    assert 2 <= len(results(found)) < TRIALS
-    assert list(found.glob("ledger/.writing-*")) == []
+    assert 2 <= len(results(folder)) < TRIALS
+    assert list(folder.glob("ledger/.writing-*")) == []
 
 
 def test_same_command_goes_on_from_a_stopped_job_and_from_a_lost_head(
     cluster: Hosts, desk: Host, undisturbed: pd.DataFrame
 ) -> None:
-    head, found = cluster["head"], out(cluster, "broken-off")
-    stopped = times(found)
-    enough = len(results(found)) + 1
+    head, folder = cluster["head"], out(cluster, "broken-off")
+    stopped = times(folder)
+    enough = len(results(folder)) + 1
     job = submit(head, "second", "broken-off")
-    until(lambda: len(results(found)) >= enough, "more trials have ended", job)
+    until(lambda: len(results(folder)) >= enough, "more trials have ended", job)
     head.crash()
-    crashed = times(found)
+    crashed = times(folder)
     assert {path: crashed[path] for path in stopped} == stopped
-    assert len(results(found)) < TRIALS
+    assert len(results(folder)) < TRIALS
     cluster.boot(head)
     desk.run("ray up -y cluster.yaml")
     submit(head, "third", "broken-off").end()
     assert {path: path.stat().st_mtime_ns for path in crashed} == crashed
-    assert_equal(found, undisturbed)
+    assert_equal(folder, undisturbed)
 
 
 def test_ray_down_leaves_no_process_and_no_copies(cluster: Hosts, desk: Host) -> None:

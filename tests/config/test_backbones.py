@@ -5,7 +5,7 @@ import sys
 import keras
 import pytest
 
-from moa_ray.backbones import BACKBONES, native_size
+from moa_ray.config.backbones import BACKBONES, native_size
 
 
 def test_the_backbones_are_those_of_keras_applications_and_the_small_one():
@@ -70,5 +70,5 @@ def test_an_unknown_backbone_is_a_key_error():
 
 
 def test_the_names_load_no_keras():
-    command = "import sys, moa_ray.backbones, moa_ray.recipe; assert 'keras' not in sys.modules"
+    command = "import sys, moa_ray.config.backbones, moa_ray.config.recipe; assert 'keras' not in sys.modules"
     subprocess.run([sys.executable, "-c", command], check=True)

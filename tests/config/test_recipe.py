@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_ray.recipe import NO_AUGMENTATION, Augmentation, Recipe
+from moa_ray.config.recipe import NO_AUGMENTATION, Augmentation, Recipe
 
 PROBABILITY = st.floats(0, 1)
 AUGMENTATIONS = st.builds(
@@ -37,11 +37,11 @@ def test_recipe_without_a_seed_is_named_as_before_recipes_had_one():
 
 
 def test_members_differ_by_name_and_share_their_ensemble_and_what_is_compiled():
-    one, two = (dataclasses.replace(Recipe(), seed=seed) for seed in (1, 2))
-    assert one.candidate != two.candidate
-    assert one.ensemble == two.ensemble == Recipe()
-    assert one.signature == two.signature == Recipe().signature
-    assert Recipe.from_dict(one.as_dict()) == one
+    first, second = (dataclasses.replace(Recipe(), seed=seed) for seed in (1, 2))
+    assert first.candidate != second.candidate
+    assert first.ensemble == second.ensemble == Recipe()
+    assert first.signature == second.signature == Recipe().signature
+    assert Recipe.from_dict(first.as_dict()) == first
 
 
 @settings(max_examples=30, deadline=None)

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from moa_ray import spec
-from moa_ray.recipe import Recipe
-from moa_ray.space import Space
+from moa_ray.common.errors import InputError
+from moa_ray.config import sweep_file
+from moa_ray.config.recipe import Recipe
+from moa_ray.config.search_space import Space
 
 FIXED = {"weights": "random", "backbone": "SmallCNN", "image_size": 32}
 
@@ -64,8 +65,8 @@ def test_representatives_are_all_sizes_and_weights_at_the_largest_batch() -> Non
             "learning_rate": {"low": 0.001, "high": 0.1},
         },
     )
-    found = [(r.backbone, r.weights, r.image_size, r.batch_size, r.epochs) for r in space.representatives()]
-    assert sorted(found) == [("InceptionV3", "b.h5", 299, 32, 9), ("ResNet50", "a.h5", 224, 32, 9)]
+    shapes = [(r.backbone, r.weights, r.image_size, r.batch_size, r.epochs) for r in space.representatives()]
+    assert sorted(shapes) == [("InceptionV3", "b.h5", 299, 32, 9), ("ResNet50", "a.h5", 224, 32, 9)]
 
 
 QUIET = {"channel_jitter": [], "blur": 0, "noise": 0}
@@ -102,7 +103,7 @@ def test_conditions_decide_which_features_may_be_asked_for() -> None:
 def test_what_no_frozen_recipe_can_be_is_said_before_the_search_comes_to_it() -> None:
     fixed = {key: value for key, value in FROZEN.items() if key != "weights"}
     space = Space.read(fixed, {"freeze": [0.5, "all"], "weights": ["a.h5", "random"]})
-    with pytest.raises(ValueError, match=r"search\.space: freeze: all needs weights"):
+    with pytest.raises(InputError, match=r"search\.space: freeze: all needs weights"):
         space.frozen()
 
 
@@ -148,12 +149,12 @@ def test_weights_that_depend_on_a_condition_are_represented() -> None:
     ],
 )
 def test_what_cannot_be_is_said_before_anything_runs(entries: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=r".") as error:
+    with pytest.raises(InputError, match=r".") as error:
         read(**entries)
     assert message in str(error.value)
 
 
-def sweep(**search: Any) -> spec.Sweep:
+def sweep(**search: Any) -> sweep_file.Sweep:
     plain = {
         "study": "s",
         "out": "o",
@@ -161,7 +162,7 @@ def sweep(**search: Any) -> spec.Sweep:
         "recipe": FIXED,
         "search": {"mode": "optuna", "space": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}, **search},
     }
-    return spec.check(plain, "s.yaml")
+    return sweep_file.check(plain, "s.yaml")
 
 
 def test_asha_watches_validation_wells_unless_it_is_off() -> None:
@@ -184,7 +185,7 @@ def test_asha_watches_validation_wells_unless_it_is_off() -> None:
     ],
 )
 def test_a_search_that_cannot_be_is_named(search: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=r".") as error:
+    with pytest.raises(InputError, match=r".") as error:
         sweep(**search)
     assert message in str(error.value)
 
@@ -193,4 +194,4 @@ def test_a_written_out_search_is_the_same_search() -> None:
     import yaml
 
     first = sweep(first=[{"learning_rate": 1e-3}], sampler="cmaes")
-    assert spec.check(yaml.safe_load(first.as_yaml()), "again.yaml").as_yaml() == first.as_yaml()
+    assert sweep_file.check(yaml.safe_load(first.as_yaml()), "again.yaml").as_yaml() == first.as_yaml()

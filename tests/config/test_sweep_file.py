@@ -6,10 +6,12 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from moa_ray import published, spec
-from moa_ray.conformal import Conformal
-from moa_ray.recipe import Augmentation
-from moa_ray.spec import Sweep
+from moa_ray.common.errors import InputError
+from moa_ray.config import sweep_file
+from moa_ray.config.conformal import ConformalSettings
+from moa_ray.config.recipe import Augmentation
+from moa_ray.config.sweep_file import Sweep
+from moa_ray.reporting.references import REFERENCES
 
 
 def plain() -> dict[str, Any]:
@@ -23,21 +25,21 @@ def plain() -> dict[str, Any]:
 
 
 def check(*overrides: str) -> Sweep:
-    return spec.check(plain(), "sweep.yaml", overrides)
+    return sweep_file.check(plain(), "sweep.yaml", overrides)
 
 
 def test_grid_is_every_combination_in_the_order_of_the_file() -> None:
-    recipes = check("search.space.epochs=[1, 2]").recipes
+    recipes = check("search.space.epochs=[1, 2]").grid_recipes
     assert [(recipe.learning_rate, recipe.epochs) for recipe in recipes] == [(0.1, 1), (0.1, 2), (0.01, 1), (0.01, 2)]
 
 
 def test_equal_combinations_are_one_recipe() -> None:
-    assert len(check("search.space.learning_rate=[0.1, 0.1, 1.0e-1]").recipes) == 1
+    assert len(check("search.space.learning_rate=[0.1, 0.1, 1.0e-1]").grid_recipes) == 1
 
 
 def test_native_size_is_the_backbones_own() -> None:
     sweep = check("search.space.backbone=[ResNet50, InceptionV3]", "recipe={weights: random}")
-    assert {(recipe.backbone, recipe.image_size) for recipe in sweep.recipes} == {
+    assert {(recipe.backbone, recipe.image_size) for recipe in sweep.grid_recipes} == {
         ("ResNet50", 224),
         ("InceptionV3", 299),
     }
@@ -45,22 +47,25 @@ def test_native_size_is_the_backbones_own() -> None:
 
 def test_value_by_backbone_goes_with_its_backbone() -> None:
     overrides = ("recipe={weights: {ResNet50: a.h5, VGG16: b.h5}}", "search.space.backbone=[ResNet50, VGG16]")
-    assert {(r.backbone, r.weights) for r in check(*overrides).recipes} == {("ResNet50", "a.h5"), ("VGG16", "b.h5")}
-    with pytest.raises(ValueError, match=r"recipe\.weights: given by backbone, but not for Xception"):
+    assert {(r.backbone, r.weights) for r in check(*overrides).grid_recipes} == {
+        ("ResNet50", "a.h5"),
+        ("VGG16", "b.h5"),
+    }
+    with pytest.raises(InputError, match=r"recipe\.weights: given by backbone, but not for Xception"):
         check("recipe={weights: {ResNet50: a.h5}}", "search.space.backbone=[Xception]")
 
 
 def test_float_that_yaml_reads_as_text_is_a_float() -> None:
     assert yaml.safe_load("1e-5") == "1e-5"
-    assert check("search.space.learning_rate=[1e-5]").recipes[0].learning_rate == 1e-5
-    assert check("recipe.weight_decay=1e-6").recipes[0].weight_decay == 1e-6
+    assert check("search.space.learning_rate=[1e-5]").grid_recipes[0].learning_rate == 1e-5
+    assert check("recipe.weight_decay=1e-6").grid_recipes[0].weight_decay == 1e-6
 
 
 def test_written_out_sweep_gives_the_same_recipes_with_every_default() -> None:
     sweep = check()
-    again = spec.check(yaml.safe_load(sweep.as_yaml()), "sweep.yaml")
-    assert again.recipes == sweep.recipes
-    assert again == spec.check(yaml.safe_load(again.as_yaml()), "sweep.yaml")
+    again = sweep_file.check(yaml.safe_load(sweep.as_yaml()), "sweep.yaml")
+    assert again.grid_recipes == sweep.grid_recipes
+    assert again == sweep_file.check(yaml.safe_load(again.as_yaml()), "sweep.yaml")
     written = yaml.safe_load(sweep.as_yaml())
     assert written["recipe"]["augment"] == {
         "orientations": True,
@@ -70,6 +75,13 @@ def test_written_out_sweep_gives_the_same_recipes_with_every_default() -> None:
         "noise_variance": 50.0,
     }
     assert written["images"]["normalise"] == {"by": "plate", "min_control_fields": 4}
+
+
+def test_augmentation_by_backbone_is_written_out_as_it_was_given() -> None:
+    sweep = check("recipe={backbone: SmallCNN, weights: random, augment: {SmallCNN: {blur: 0.1}}}")
+    again = sweep_file.check(yaml.safe_load(sweep.as_yaml()), "sweep.yaml")
+    assert again.grid_recipes == sweep.grid_recipes
+    assert again.grid_recipes[0].augment.blur == 0.1
 
 
 def test_tiles_lie_beside_out_unless_a_folder_is_named() -> None:
@@ -119,6 +131,15 @@ def test_override_makes_sections_and_replaces_values() -> None:
             "recipe.learning_rate=0.1",
             "search.space.learning_rate: it is fixed under recipe too; keep one of the two",
         ),
+        ("recipe={1: 2}", "recipe.1: a key must be text, but got 1"),
+        ("recipe=3", "recipe: must be a mapping of keys, but got 3"),
+        ("recipe.weights={VGG16: 3}", "recipe.weights.VGG16: must be a valid string, but got 3"),
+        ("recipe.augment={SmallCNN: {blr: 1}}", "recipe.augment.SmallCNN: unknown key 'blr'; did you mean 'blur'?"),
+        ("search.space.learning_rate=[1, a]", "search.space.learning_rate.1: must be a valid number, unable to parse"),
+        (
+            "search.space.dropout={choices: [0], when: {epochs: 3}}",
+            "search.space.dropout.when.epochs: must be a valid list, but got 3",
+        ),
         ("search.space.learning_rate=[]", "search.space.learning_rate: the list of values to try is empty"),
         ("search.space.learning_rate=[0]", "search.space: learning_rate must be above 0, but got 0.0"),
         (
@@ -159,38 +180,49 @@ def test_override_makes_sections_and_replaces_values() -> None:
     ],
 )
 def test_wrong_value_is_named_with_its_place_and_rule(override: str, message: str) -> None:
-    with pytest.raises(ValueError, match=r".") as error:
+    with pytest.raises(InputError, match=r".") as error:
         check(override)
     assert str(error.value).removeprefix("sweep.yaml: ").startswith(message)
     assert "\n" not in str(error.value)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    with pytest.raises(ValueError, match="seed") as error:
+    with pytest.raises(InputError, match="seed") as error:
         check("seed=x", "resources.cpus=0", "images.normalise.by=well")
     assert len(str(error.value).splitlines()) == 3
+
+
+def test_every_wrong_hyperparameter_is_said_with_what_else_is_wrong() -> None:
+    with pytest.raises(InputError) as error:
+        check("seed=x", "recipe.epoch=3", "recipe.augment.blur=2", "search.space.optimizer=[sgd, adm]")
+    assert [line.split(": ")[1] for line in str(error.value).splitlines()] == [
+        "seed",
+        "recipe.augment",
+        "recipe",
+        "search.space.optimizer.1",
+    ]
 
 
 def test_missing_key_is_named() -> None:
     without = plain()
     del without["study"]
-    with pytest.raises(ValueError, match=r"^sweep\.yaml: study: this key is missing$"):
-        spec.check(without, "sweep.yaml")
+    with pytest.raises(InputError, match=r"^sweep\.yaml: study: this key is missing$"):
+        sweep_file.check(without, "sweep.yaml")
 
 
 def test_file_that_is_no_sweep_is_named(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
-    with pytest.raises(ValueError, match="no such sweep file"):
-        spec.load(path)
+    with pytest.raises(InputError, match="no such sweep file"):
+        sweep_file.load(path)
     path.write_text("a: [")
-    with pytest.raises(ValueError, match="not YAML"):
-        spec.load(path)
+    with pytest.raises(InputError, match="not YAML"):
+        sweep_file.load(path)
     path.write_text("- a")
-    with pytest.raises(ValueError, match="a mapping of keys must stand at the top, but got list"):
-        spec.load(path)
+    with pytest.raises(InputError, match="a mapping of keys must stand at the top, but got list"):
+        sweep_file.load(path)
     path.write_text("!!python/object/apply:os.system ['true']")
-    with pytest.raises(ValueError, match="not YAML"):
-        spec.load(path)
+    with pytest.raises(InputError, match="not YAML"):
+        sweep_file.load(path)
 
 
 def test_every_sweep_file_of_the_repository_opens_with_its_command_and_is_valid(repo: Path) -> None:
@@ -198,30 +230,30 @@ def test_every_sweep_file_of_the_repository_opens_with_its_command_and_is_valid(
     assert len(files) >= 3
     for path in files:
         assert path.read_text().startswith(f"# python -m moa_ray.sweep sweeps/{path.name}\n")
-        assert spec.load(path).recipes
+        assert sweep_file.load(path).resource_profiles
 
 
 def test_a_reference_is_asked_for_by_name() -> None:
     assert check().reference is None
     assert check("reference=kensert2019").reference == "kensert2019"
-    assert spec.check(yaml.safe_load(check("reference=kensert2019").as_yaml()), "").reference == "kensert2019"
-    with pytest.raises(ValueError, match=r"sweep\.yaml: reference: must be 'kensert2019', but got 'kensert'"):
+    assert sweep_file.check(yaml.safe_load(check("reference=kensert2019").as_yaml()), "").reference == "kensert2019"
+    with pytest.raises(InputError, match=r"sweep\.yaml: reference: must be 'kensert2019', but got 'kensert'"):
         check("reference=kensert")
 
 
 def test_every_reference_that_a_sweep_file_may_name_is_published() -> None:
-    assert set(get_args(get_args(Sweep.model_fields["reference"].annotation)[0])) == set(published.NAMES)
+    assert set(get_args(get_args(Sweep.model_fields["reference"].annotation)[0])) == set(REFERENCES)
 
 
 def test_conformal_sets_are_asked_for_by_alpha_and_score() -> None:
-    assert check().conformal == Conformal((0.05, 0.1, 0.2), "one_minus_p", True, "compound")
-    made = check("conformal={alphas: [1e-1, 0.05], score: aps, unit: treatment}")
-    assert made.conformal == Conformal((0.05, 0.1), "aps", True, "treatment")
-    assert spec.check(yaml.safe_load(made.as_yaml()), "").conformal == made.conformal
+    assert check().conformal == ConformalSettings((0.05, 0.1, 0.2), "one_minus_p", True, "compound")
+    sweep = check("conformal={alphas: [1e-1, 0.05], score: aps, unit: treatment}")
+    assert sweep.conformal == ConformalSettings((0.05, 0.1), "aps", True, "treatment")
+    assert sweep_file.check(yaml.safe_load(sweep.as_yaml()), "").conformal == sweep.conformal
     assert check("conformal=null").conformal is None
-    with pytest.raises(ValueError, match=r"sweep\.yaml: conformal: .*alphas are shares between 0 and 1"):
+    with pytest.raises(InputError, match=r"sweep\.yaml: conformal: .*alphas are shares between 0 and 1"):
         check("conformal.alphas=[5]")
-    with pytest.raises(ValueError, match=r"sweep\.yaml: conformal: unknown key 'alpha'; did you mean 'alphas'"):
+    with pytest.raises(InputError, match=r"sweep\.yaml: conformal: unknown key 'alpha'; did you mean 'alphas'"):
         check("conformal.alpha=0.1")
 
 
@@ -230,13 +262,13 @@ def test_conformal_sets_are_asked_for_by_alpha_and_score() -> None:
 
 def test_each_recipe_of_a_grid_has_a_member_for_each_seed() -> None:
     sweep = check("seeds=[3, 1]")
-    assert [(recipe.learning_rate, recipe.seed) for recipe in sweep.recipes] == [
+    assert [(recipe.learning_rate, recipe.seed) for recipe in sweep.grid_recipes] == [
         (0.1, 3),
         (0.1, 1),
         (0.01, 3),
         (0.01, 1),
     ]
-    assert [recipe.ensemble for recipe in sweep.recipes[::2]] == check().recipes
+    assert [recipe.ensemble for recipe in sweep.grid_recipes[::2]] == check().grid_recipes
 
 
 def test_search_proposes_with_the_first_seed() -> None:
@@ -259,7 +291,7 @@ def test_search_proposes_with_the_first_seed() -> None:
     ],
 )
 def test_samples_and_seeds_that_can_do_nothing_are_refused(overrides: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         check(*overrides)
 
 
@@ -268,6 +300,21 @@ def test_samples_are_taken_where_they_can_be() -> None:
     assert check("predict.mc_dropout=30", "recipe={backbone: EfficientNetB0}").predict.samples == {"mc_dropout": 30}
     frozen = "recipe={weights: a.h5, freeze: all, augment: {channel_jitter: [], blur: 0, noise: 0}}"
     assert check("predict.laplace=100", frozen).predict.samples == {"laplace": 100}
-    with pytest.raises(ValueError, match="EfficientNetB0 with dropout 0"):  # the head alone is trained
+    with pytest.raises(InputError, match="EfficientNetB0 with dropout 0"):  # the head alone is trained
         check("predict.mc_dropout=30", frozen, "recipe.backbone=EfficientNetB0")
     assert check().predict.samples == {}
+
+
+def test_repeated_key_is_named_with_file_place_and_lines(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"{yaml.safe_dump(plain())}recipe:\n  epochs: 1\n  epochs: 2\n")
+    lines = path.read_text().splitlines()
+    with pytest.raises(InputError) as error:
+        sweep_file.load(path)
+    assert str(error.value).splitlines() == [
+        f"{path}: {place}: stands in lines {first} and {second}, but a key may stand once; leave out all but one"
+        for place, first, second in (
+            ("recipe.epochs", len(lines) - 1, len(lines)),
+            ("recipe", lines.index("recipe:") + 1, len(lines) - 2),
+        )
+    ]

@@ -17,14 +17,17 @@ from buckets import Server
 from pyarrow import fs
 from ray.cluster_utils import Cluster
 
-from moa_ray import cluster, copies
-from moa_ray.capacity import Demand
-from moa_ray.command import StuckError
-from moa_ray.images import Preparation
-from moa_ray.screens import Screen, bbbc021
-from moa_ray.screens.synthetic import Painting, paint
-from moa_ray.stores import Uri, place
-from moa_ray.tiles import Threads, prepare
+from moa_ray.common.errors import InputError, StuckError
+from moa_ray.common.uri import Uri, place
+from moa_ray.config.painting import Painting
+from moa_ray.config.preparation import Preparation
+from moa_ray.execution import cluster, preparers
+from moa_ray.execution.capacity import Demand
+from moa_ray.screens import bbbc021, bucket_cache
+from moa_ray.screens.painted_bbbc021 import paint
+from moa_ray.screens.screen import Screen
+from moa_ray.tiles.build import prepare
+from moa_ray.tiles.workers import ThreadExecutor
 
 pytestmark = pytest.mark.ray
 
@@ -34,18 +37,18 @@ PAINTING = Painting(labels=2, compounds=2, concentrations=1, replicates=2, field
 
 def start() -> Cluster:
     """A head and two more nodes, one core each."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(2):
-        made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    return made
+        started.add_node(num_cpus=1)
+    started.wait_for_nodes()
+    return started
 
 
 @pytest.fixture(scope="module")
 def three_nodes() -> Iterator[Cluster]:
-    made = start()
-    yield made
-    made.shutdown()
+    started = start()
+    yield started
+    started.shutdown()
 
 
 @pytest.fixture
@@ -60,9 +63,9 @@ def screen(tmp_path: Path) -> Screen:
     return bbbc021.open_screen(tmp_path / "painted")
 
 
-def crew(screen: Screen, warnings: list[str] | None = None) -> cluster.Nodes:
+def executor(screen: Screen, warnings: list[str] | None = None) -> preparers.ClusterExecutor:
     """For a test that has joined the cluster already."""
-    return cluster.Nodes(lambda: None, screen, ([] if warnings is None else warnings).append)
+    return preparers.ClusterExecutor(lambda: None, screen, ([] if warnings is None else warnings).append)
 
 
 def node_ids() -> list[str]:
@@ -88,9 +91,14 @@ def where(folder: Path, together: int) -> Callable[[int], str]:
 def test_nodes_make_the_tiles_that_threads_make(screen: Screen, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     warnings: list[str] = []
-    alone = prepare(screen, Preparation(), [16, 32], tmp_path / "alone", Threads(2), lambda done, total: None)
+    alone = prepare(screen, Preparation(), [16, 32], tmp_path / "alone", ThreadExecutor(2), lambda done, total: None)
     spread = prepare(
-        screen, Preparation(), [16, 32], tmp_path / "spread", crew(screen, warnings), lambda *both: seen.append(both)
+        screen,
+        Preparation(),
+        [16, 32],
+        tmp_path / "spread",
+        executor(screen, warnings),
+        lambda *both: seen.append(both),
     )
     assert spread.table.equals(alone.table)
     for size in alone.sizes:
@@ -108,8 +116,8 @@ def test_a_cluster_that_was_joined_is_not_this_machine_alone() -> None:
 def test_all_nodes_work_and_results_keep_the_order_of_the_jobs(screen: Screen, tmp_path: Path) -> None:
     folder = tmp_path / "seen"
     folder.mkdir()
-    assert set(crew(screen).map(where(folder, together=3), range(12))) == set(node_ids())
-    assert list(crew(screen).map(lambda job: job * job, range(12))) == [job * job for job in range(12)]
+    assert set(executor(screen).map(where(folder, together=3), range(12))) == set(node_ids())
+    assert list(executor(screen).map(lambda job: job * job, range(12))) == [job * job for job in range(12)]
 
 
 @pytest.mark.usefixtures("joined")
@@ -117,14 +125,14 @@ def test_nodes_read_a_screen_in_its_bucket_and_need_no_copy(s3: Server, screen: 
     fs.copy_files(str(screen.root), "ours/painted", destination_filesystem=s3.system)
     source = place(s3.uri("ours/painted") + "&anonymous=true")
     assert isinstance(source, Uri)
-    copy = replace(screen, root=copies.fetch(source, lambda progress: None), source=source)
+    copy = replace(screen, root=bucket_cache.fetch(source, lambda progress: None), source=source)
     settings = Preparation(), [16]
-    alone = prepare(copy, *settings, tmp_path / "alone", Threads(2), lambda done, total: None)
+    alone = prepare(copy, *settings, tmp_path / "alone", ThreadExecutor(2), lambda done, total: None)
     first = screen.fields["Path_Actin"].iloc[0]
     for image in copy.root.rglob("*.tif"):
         if image != copy.root / first:
             image.unlink()
-    spread = prepare(copy, *settings, tmp_path / "spread", crew(copy), lambda done, total: None)
+    spread = prepare(copy, *settings, tmp_path / "spread", executor(copy), lambda done, total: None)
     assert spread.file(16).read_bytes() == alone.file(16).read_bytes()
 
 
@@ -137,7 +145,7 @@ def test_only_so_many_fields_are_in_flight(screen: Screen) -> None:
             drawn.append(job)
             yield job
 
-    for taken, _ in enumerate(crew(screen).map(lambda job: job, jobs())):
+    for taken, _ in enumerate(executor(screen).map(lambda job: job, jobs())):
         assert len(drawn) - taken <= 6
 
 
@@ -148,8 +156,8 @@ def test_all_fields_that_no_node_can_read_are_named_together(screen: Screen, tmp
     for location in broken:
         (screen.root / location).write_bytes(b"no image")
     with pytest.raises(ValueError, match=f"{len(broken)} fields cannot be prepared") as caught:
-        prepare(screen, Preparation(), [32], tmp_path / "store", crew(screen), lambda done, total: None)
-    assert type(caught.value).__module__ == "moa_ray.tiles"
+        prepare(screen, Preparation(), [32], tmp_path / "store", executor(screen), lambda done, total: None)
+    assert type(caught.value) is InputError
     assert all(f"{location}: unreadable" in str(caught.value) for location in broken)
 
 
@@ -163,8 +171,8 @@ def test_nodes_that_fail_a_probe_are_left_out() -> None:
             raise OSError("stale file handle")
         return bool(node == right)
 
-    assert cluster.passing([wrong, broken, right], probe) == [right]
-    assert cluster.passing(node_ids(), lambda: True) == [wrong, broken, right]
+    assert preparers.passing([wrong, broken, right], probe) == [right]
+    assert preparers.passing(node_ids(), lambda: True) == [wrong, broken, right]
 
 
 @pytest.mark.usefixtures("joined")
@@ -172,11 +180,13 @@ def test_a_node_that_does_not_see_the_screen_gets_no_field_and_is_counted(
     screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blind = next(node for node in node_ids() if node != ray.get_runtime_context().get_node_id())
-    monkeypatch.setattr(cluster, "_sees", lambda file, size: ray.get_runtime_context().get_node_id() != blind)
+    monkeypatch.setattr(
+        "moa_ray.execution.preparers._sees", lambda file, size: ray.get_runtime_context().get_node_id() != blind
+    )
     warnings: list[str] = []
     folder = tmp_path / "seen"
     folder.mkdir()
-    workers = crew(screen, warnings)
+    workers = executor(screen, warnings)
     assert set(workers.map(where(folder, together=2), range(12))) == set(node_ids()) - {blind}
     list(workers.map(lambda job: job, range(3)))
     (warning,) = warnings  # said once
@@ -188,26 +198,28 @@ def test_threads_of_this_process_work_where_no_other_node_sees_the_screen(
     screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = ray.get_runtime_context().get_node_id()
-    monkeypatch.setattr(cluster, "_sees", lambda file, size: ray.get_runtime_context().get_node_id() == own)
+    monkeypatch.setattr(
+        "moa_ray.execution.preparers._sees", lambda file, size: ray.get_runtime_context().get_node_id() == own
+    )
     warnings: list[str] = []
-    assert set(crew(screen, warnings).map(lambda job: os.getpid(), range(4))) == {os.getpid()}
+    assert set(executor(screen, warnings).map(lambda job: os.getpid(), range(4))) == {os.getpid()}
     assert warnings[0].startswith("2 of 3 nodes")
 
 
 def test_a_file_of_another_size_is_not_the_screens(tmp_path: Path) -> None:
     file = tmp_path / "a.tif"
     file.write_bytes(b"1234")
-    assert cluster._sees(file, 4)
-    assert not cluster._sees(file, 5)
-    assert not cluster._sees(tmp_path / "elsewhere" / "a.tif", 4)
+    assert preparers._sees(file, 4)
+    assert not preparers._sees(file, 5)
+    assert not preparers._sees(tmp_path / "elsewhere" / "a.tif", 4)
 
 
 @pytest.mark.slow
 def test_jobs_of_a_node_that_is_lost_run_again_elsewhere(screen: Screen, tmp_path: Path) -> None:
     begun, go = tmp_path / "begun", tmp_path / "go"
     begun.mkdir()
-    made = start()
-    victim = made.list_all_nodes()[-1]
+    started = start()
+    victim = started.list_all_nodes()[-1]
 
     def work(job: int) -> str:
         node: str = ray.get_runtime_context().get_node_id()
@@ -220,27 +232,27 @@ def test_jobs_of_a_node_that_is_lost_run_again_elsewhere(screen: Screen, tmp_pat
         deadline = time.monotonic() + PATIENCE
         while not (begun / victim.node_id).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        made.remove_node(victim, allow_graceful=False)
+        started.remove_node(victim, allow_graceful=False)
         go.touch()
 
     try:
-        with cluster.connect(made.address):
+        with cluster.connect(started.address):
             killer = threading.Thread(target=lose)
             killer.start()
-            nodes = list(crew(screen).map(work, range(9)))
+            nodes = list(executor(screen).map(work, range(9)))
             killer.join()
             assert (begun / victim.node_id).exists()
             assert len(nodes) == 9
             assert victim.node_id not in nodes
     finally:
-        made.shutdown()
+        started.shutdown()
 
 
 @pytest.mark.usefixtures("joined")
 def test_a_node_that_joins_later_gets_fields(
     three_nodes: Cluster, screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_GLANCE", 0)
+    monkeypatch.setattr("moa_ray.execution.preparers._GLANCE", 0)
     (tmp_path / "seen").mkdir()
     on_all_four, late = where(tmp_path / "seen", together=4), list[Any]()
 
@@ -250,7 +262,7 @@ def test_a_node_that_joins_later_gets_fields(
         three_nodes.wait_for_nodes()
         yield from range(6, 18)
 
-    nodes = set(crew(screen).map(lambda job: on_all_four(job) if job >= 6 else "", jobs()))
+    nodes = set(executor(screen).map(lambda job: on_all_four(job) if job >= 6 else "", jobs()))
     three_nodes.remove_node(late[0])
     assert late[0].node_id in nodes
 
@@ -259,20 +271,22 @@ def test_a_node_that_joins_later_gets_fields(
 def test_when_all_nodes_that_see_the_screen_are_lost_that_is_said(
     screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_GLANCE", 1)
-    made = start()
-    seeing = made.list_all_nodes()[-1]
+    monkeypatch.setattr("moa_ray.execution.preparers._GLANCE", 1)
+    started = start()
+    seeing = started.list_all_nodes()[-1]
     node = seeing.node_id
-    monkeypatch.setattr(cluster, "_sees", lambda file, size: ray.get_runtime_context().get_node_id() == node)
+    monkeypatch.setattr(
+        "moa_ray.execution.preparers._sees", lambda file, size: ray.get_runtime_context().get_node_id() == node
+    )
     try:
-        with cluster.connect(made.address):
-            fields = crew(screen, []).map(lambda job: job, iter(range(1000)))
+        with cluster.connect(started.address):
+            fields = executor(screen, []).map(lambda job: job, iter(range(1000)))
             next(fields)
-            made.remove_node(seeing, allow_graceful=False)
+            started.remove_node(seeing, allow_graceful=False)
             with pytest.raises(StuckError, match=r"every node that sees .* is lost"):
                 list(fields)
     finally:
-        made.shutdown()
+        started.shutdown()
 
 
 def test_what_ray_up_was_told_says_what_may_be_added() -> None:
@@ -293,27 +307,27 @@ def test_what_ray_up_was_told_says_what_may_be_added() -> None:
     have = cluster.scaled([{"CPU": 4.0}, {"CPU": 8.0, "GPU": 1.0}], prepare_config(told))
     assert {kind.name: kind.most for kind in have.addable} == {"gpu": 4, "cpu": 5}
     assert have.room == 4
-    mine = {
+    config = {
         "cluster_name": "test",
         "provider": {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2", "10.0.0.3"]},
         "auth": {"ssh_user": "ubuntu"},
     }
-    machines = cluster.scaled([{"CPU": 4.0}] * 2, prepare_config(mine))
+    machines = cluster.scaled([{"CPU": 4.0}] * 2, prepare_config(config))
     assert machines.may_fit(Demand(1.0, 1.0))  # the third may have a GPU
-    assert not cluster.scaled([{"CPU": 4.0}] * 3, prepare_config(mine)).may_fit(Demand(1.0, 1.0))
+    assert not cluster.scaled([{"CPU": 4.0}] * 3, prepare_config(config)).may_fit(Demand(1.0, 1.0))
 
 
 def test_this_machine_alone_starts_no_ray(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     before = ray.is_initialized()
-    with cluster.preparers(None, screen, pytest.fail) as workers:
+    with preparers.field_executor(None, screen, pytest.fail) as workers:
         assert workers is None
         assert ray.is_initialized() == before
 
 
 def test_a_whole_store_joins_no_cluster(screen: Screen, tmp_path: Path) -> None:
-    whole = prepare(screen, Preparation(), [32], tmp_path, Threads(2), lambda done, total: None)
-    with cluster.preparers("127.0.0.1:1", screen, pytest.fail) as workers:
+    whole = prepare(screen, Preparation(), [32], tmp_path, ThreadExecutor(2), lambda done, total: None)
+    with preparers.field_executor("127.0.0.1:1", screen, pytest.fail) as workers:
         assert workers is not None
         assert prepare(screen, Preparation(), [32], tmp_path, workers, lambda done, total: None).path == whole.path
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from moa_ray.spec import Asha
-from moa_ray.tuning import FoldAsha
+from moa_ray.config.search import AshaSettings
+from moa_ray.execution.fold_asha import FoldAsha
 
 EPOCHS = 9
 
@@ -25,19 +25,19 @@ def result(epoch: int, loss: float) -> dict[str, Any]:
 
 def run(scheduler: Any, trials: list[Trial], losses: np.ndarray, order: np.ndarray) -> dict[str, int]:
     """Epochs that each trial gets when results come in some order."""
-    done = {one.trial_id: 0 for one in trials}
+    done = {each.trial_id: 0 for each in trials}
     over = set()
     for number in order:
-        one = trials[number]
-        if one.trial_id in over:
+        current = trials[number]
+        if current.trial_id in over:
             continue
-        if not done[one.trial_id]:
-            scheduler.on_trial_add(None, one)
-        done[one.trial_id] += 1
-        told = result(done[one.trial_id], losses[number, done[one.trial_id] - 1])
-        if done[one.trial_id] == EPOCHS or scheduler.on_trial_result(None, one, told) == TrialScheduler.STOP:
-            scheduler.on_trial_complete(None, one, told)
-            over.add(one.trial_id)
+        if not done[current.trial_id]:
+            scheduler.on_trial_add(None, current)
+        done[current.trial_id] += 1
+        told = result(done[current.trial_id], losses[number, done[current.trial_id] - 1])
+        if done[current.trial_id] == EPOCHS or scheduler.on_trial_result(None, current, told) == TrialScheduler.STOP:
+            scheduler.on_trial_complete(None, current, told)
+            over.add(current.trial_id)
     return done
 
 
@@ -52,14 +52,14 @@ def shuffled(seed: int) -> tuple[list[Trial], np.ndarray, np.ndarray]:
 @given(seed=st.integers(0, 2**32), grace=st.integers(1, 4), factor=st.sampled_from([2, 3, 4]))
 def test_it_is_rays_own_asha_on_each_fold_run_alone(seed: int, grace: int, factor: int) -> None:
     trials, losses, order = shuffled(seed)
-    together = run(FoldAsha(Asha(grace_epochs=grace, reduction_factor=factor)), trials, losses, order)
+    together = run(FoldAsha(AshaSettings(grace_epochs=grace, reduction_factor=factor)), trials, losses, order)
     alone: dict[str, int] = {}
     for fold in "abc":
         rays = AsyncHyperBandScheduler(
             "epoch/epoch", "epoch/validation_loss", "min", grace_period=grace, reduction_factor=factor, max_t=EPOCHS
         )
-        mine = [number for number in order if trials[number].config["fold"] == fold]
-        done = run(rays, trials, losses, np.array(mine))
+        of_fold = [number for number in order if trials[number].config["fold"] == fold]
+        done = run(rays, trials, losses, np.array(of_fold))
         alone |= {name: epochs for name, epochs in done.items() if epochs}
     assert together == alone
     assert any(epochs < EPOCHS for epochs in together.values())
@@ -67,7 +67,7 @@ def test_it_is_rays_own_asha_on_each_fold_run_alone(seed: int, grace: int, facto
 
 def test_an_easy_fold_stops_nobody_on_a_hard_one() -> None:
     """The best candidate of a hard fold runs on, though everyone of the easy fold is far better."""
-    scheduler = FoldAsha(Asha(grace_epochs=1, reduction_factor=2))
+    scheduler = FoldAsha(AshaSettings(grace_epochs=1, reduction_factor=2))
     for number in range(6):
         easy = trial(f"easy{number}", "easy")
         scheduler.on_trial_add(None, easy)
@@ -79,12 +79,12 @@ def test_an_easy_fold_stops_nobody_on_a_hard_one() -> None:
 
 
 def test_a_trial_that_the_race_protects_is_never_stopped_and_stops_nobody() -> None:
-    scheduler = FoldAsha(Asha(grace_epochs=1, reduction_factor=2))
+    scheduler = FoldAsha(AshaSettings(grace_epochs=1, reduction_factor=2))
     for number in range(5):
-        one = trial(f"p{number}", "f", stoppable=False)
-        scheduler.on_trial_add(None, one)
-        assert scheduler.on_trial_result(None, one, result(1, float(number))) == TrialScheduler.CONTINUE
-        scheduler.on_trial_complete(None, one, result(2, float(number)))
+        protected = trial(f"p{number}", "f", stoppable=False)
+        scheduler.on_trial_add(None, protected)
+        assert scheduler.on_trial_result(None, protected, result(1, float(number))) == TrialScheduler.CONTINUE
+        scheduler.on_trial_complete(None, protected, result(2, float(number)))
     first = trial("first", "f")
     scheduler.on_trial_add(None, first)
     assert scheduler.on_trial_result(None, first, result(1, 99.0)) == TrialScheduler.CONTINUE
@@ -96,7 +96,7 @@ def test_a_restart_decides_as_if_there_had_been_none(seed: int, cut: int) -> Non
     """One trial after the other, as with one slot; the first `cut` of them come from the ledger."""
     trials, losses, _ = shuffled(seed)
     order = np.repeat(np.arange(18), EPOCHS)
-    whole = run(FoldAsha(Asha()), trials, losses, order)
+    whole = run(FoldAsha(AshaSettings()), trials, losses, order)
     ledger = [
         (
             trials[number].trial_id,
@@ -106,9 +106,9 @@ def test_a_restart_decides_as_if_there_had_been_none(seed: int, cut: int) -> Non
         )
         for number, epochs in enumerate(list(whole.values())[:cut])
     ]
-    again = FoldAsha(Asha())
+    again = FoldAsha(AshaSettings())
     again.replay(ledger)
     after = run(again, trials, losses, order[cut * EPOCHS :])
     assert {name: epochs for name, epochs in after.items() if epochs} == {
-        one.trial_id: whole[one.trial_id] for one in trials[cut:]
+        later.trial_id: whole[later.trial_id] for later in trials[cut:]
     }

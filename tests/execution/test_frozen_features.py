@@ -8,9 +8,11 @@ import numpy as np
 import psutil
 import pytest
 
-from moa_ray import cluster, models, training
-from moa_ray.capacity import Slots
-from moa_ray.recipe import NO_AUGMENTATION, Recipe
+from moa_ray.config.recipe import NO_AUGMENTATION, Recipe
+from moa_ray.execution import cluster, frozen_features, sharing
+from moa_ray.execution.capacity import Slots
+from moa_ray.training import pretrained
+from moa_ray.training.frozen import extract_features
 
 pytestmark = pytest.mark.ray
 
@@ -30,10 +32,10 @@ def test_stretches_of_several_processes_are_the_features_of_all_tiles(
     augment = dataclasses.replace(NO_AUGMENTATION, orientations=orientations == 8)
     recipe = Recipe("SmallCNN", str(weights), 32, freeze="all", augment=augment)
     taken = np.full((orientations, 600, 128), np.nan, np.float32)
-    for first, stretch in cluster.features(recipe, tmp_path / "tiles-32.npy", Slots(1, 0, 2)):
+    for first, stretch in frozen_features.extract(recipe, tmp_path / "tiles-32.npy", Slots(1, 0, 2)):
         assert np.isnan(taken[:, first : first + stretch.shape[1]]).all()
         taken[:, first : first + stretch.shape[1]] = stretch
-    expected = training.features(recipe, tiles, models.pretrained("SmallCNN", str(weights), 32))
+    expected = extract_features(recipe, tiles, pretrained.pretrained("SmallCNN", str(weights), 32))
     np.testing.assert_allclose(taken, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -43,16 +45,22 @@ def test_more_processes_than_the_machine_holds_take_turns(weights: Path, tmp_pat
     np.save(tmp_path / "tiles-32.npy", np.zeros((700, 32, 32, 3), np.uint8))
     recipe = Recipe("SmallCNN", str(weights), 32, freeze="all", augment=NO_AUGMENTATION)
     slots = Slots(ray.cluster_resources()["CPU"], 0, 3)
-    assert sorted(first for first, _ in cluster.features(recipe, tmp_path / "tiles-32.npy", slots)) == [0, 256, 512]
+    assert sorted(first for first, _ in frozen_features.extract(recipe, tmp_path / "tiles-32.npy", slots)) == [
+        0,
+        256,
+        512,
+    ]
 
 
 def test_process_that_is_killed_is_begun_anew(weights: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "tiles-32.npy", np.zeros((700, 32, 32, 3), np.uint8))
     recipe = Recipe("SmallCNN", str(weights), 32, freeze="all", augment=NO_AUGMENTATION)
-    stretches = cluster.features(recipe, tmp_path / "tiles-32.npy", Slots(1, 0, 1))
+    stretches = frozen_features.extract(recipe, tmp_path / "tiles-32.npy", Slots(1, 0, 1))
     taken = [next(stretches)[0]]
     family = psutil.Process().children(recursive=True)
-    (process,) = [child for child in family if "_Frozen" in child.name() or "_Frozen" in " ".join(child.cmdline())]
+    (process,) = [
+        child for child in family if "_FeatureActor" in child.name() or "_FeatureActor" in " ".join(child.cmdline())
+    ]
     process.kill()
     taken += [first for first, _ in stretches]
     assert taken == [0, 256, 512]
@@ -62,8 +70,8 @@ def test_weights_that_cannot_be_had_are_said_as_for_any_recipe(tmp_path: Path) -
     np.save(tmp_path / "tiles-32.npy", np.zeros((4, 32, 32, 3), np.uint8))
     trained = Recipe("SmallCNN", "imagenet", 32, freeze=1.0, augment=NO_AUGMENTATION)
     with pytest.raises(ValueError, match="never trained on ImageNet") as expected:
-        cluster.share_pretrained([trained])
+        sharing.share_pretrained([trained])
     frozen = dataclasses.replace(trained, freeze="all")
     with pytest.raises(ValueError, match="never trained on ImageNet") as error:
-        next(cluster.features(frozen, tmp_path / "tiles-32.npy", Slots(1, 0, 1)))
+        next(frozen_features.extract(frozen, tmp_path / "tiles-32.npy", Slots(1, 0, 1)))
     assert str(error.value) == str(expected.value)

@@ -12,14 +12,18 @@ import yaml
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from moa_ray import cluster, sweep, tuning
-from moa_ray.capacity import Capacity, Demand, Slots, Watch
-from moa_ray.command import StuckError
-from moa_ray.ledger import Result
-from moa_ray.race import Assignment, Grid
-from moa_ray.recipe import Recipe
-from moa_ray.spec import Resources
-from moa_ray.worker import OUTCOME
+from moa_ray import sweep
+from moa_ray.common.errors import StuckError
+from moa_ray.config.recipe import Recipe
+from moa_ray.config.resources import Resources
+from moa_ray.execution import cluster
+from moa_ray.execution import tune as execution_tune
+from moa_ray.execution.capacity import Capacity, Demand, Slots
+from moa_ray.execution.trial_data import OUTCOME
+from moa_ray.execution.watch import Watch
+from moa_ray.search.grid import Grid
+from moa_ray.search.plan import Assignment
+from moa_ray.tracking.results import Result
 
 pytestmark = pytest.mark.ray
 
@@ -41,15 +45,15 @@ def where() -> Any:
             return True
 
         def step(self) -> dict[str, Any]:
-            found = pd.DataFrame({"node": [ray.get_runtime_context().get_node_id()], "process": [os.getpid()]})
-            outcome = {"status": "finished", "predictions": found, "history": pd.DataFrame(), "epochs": 1}
+            place = pd.DataFrame({"node": [ray.get_runtime_context().get_node_id()], "process": [os.getpid()]})
+            outcome = {"status": "finished", "predictions": place, "history": pd.DataFrame(), "epochs": 1}
             return {OUTCOME: {**outcome, "seconds": 0.0, "setup_seconds": 0.0}, "done": True}
 
     return Where
 
 
 class Notes:
-    """A listener that keeps what has ended."""
+    """A callback that keeps what has ended."""
 
     def __init__(self) -> None:
         self.ends: list[Result] = []
@@ -67,12 +71,12 @@ class Notes:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
     """A head, a node that is big, and one with a GPU that is only said to be there."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1, resources={"big": 1})
-    made.add_node(num_cpus=2, num_gpus=1, resources={"accelerator_type:A100": 1})
-    made.wait_for_nodes()
-    yield made
-    made.shutdown()
+    mixed = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    mixed.add_node(num_cpus=1, resources={"big": 1})
+    mixed.add_node(num_cpus=2, num_gpus=1, resources={"accelerator_type:A100": 1})
+    mixed.wait_for_nodes()
+    yield mixed
+    mixed.shutdown()
 
 
 @pytest.fixture
@@ -84,7 +88,7 @@ def joined(nodes: Cluster) -> Iterator[Cluster]:
 def run(slots: Slots, backbones: list[str], say: Callable[[str], None] = pytest.fail) -> list[Result]:
     notes = Notes()
     plan = Grid([(Recipe(backbone, "random"), fold) for backbone in backbones for fold in FOLDS], retries=0)
-    tuning.run(plan, where(), slots, [notes], watch=Watch(cluster.capacity, say, slots.patience))
+    execution_tune.run(plan, where(), slots, [notes], watch=Watch(cluster.capacity, say, slots.patience))
     return notes.ends
 
 
@@ -105,16 +109,16 @@ def test_trials_run_on_the_nodes_that_have_what_they_ask_for_and_a_worker_is_kep
 
 def test_a_node_that_joins_in_mid_sweep_takes_what_waited_for_it(joined: Cluster) -> None:
     added: list[Any] = []
-    said: list[str] = []
+    sentences: list[str] = []
 
     def add(sentence: str) -> None:
-        said.append(sentence)
+        sentences.append(sentence)
         added.append(joined.add_node(num_cpus=1, resources={"late": 1}))
 
     slots = Slots(1, 0, by_backbone={"VGG16": Demand(1.0, 0.0, (("late", 1.0),))})
     results = run(slots, ["VGG16", "SmallCNN"], add)
     assert len(results) == 6
-    (sentence,) = said
+    (sentence,) = sentences
     assert "no node can hold a trial that asks for 1 CPU, 1 late" in sentence
     joined.remove_node(added[0])
 

@@ -13,16 +13,16 @@ import pandas as pd
 import psutil
 import pytest
 
-from moa_ray import cluster, tuning
-from moa_ray.capacity import Slots
-from moa_ray.folds import Fold
-from moa_ray.ledger import Result
-from moa_ray.race import Assignment, Grid
-from moa_ray.recipe import Recipe
-from moa_ray.spec import Resources
-from moa_ray.study import Material
-from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
-from moa_ray.worker import OUTCOME, Bench
+from moa_ray.common.schema import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL
+from moa_ray.config.recipe import Recipe
+from moa_ray.config.resources import Resources
+from moa_ray.execution import capacity, cluster, sharing, tune
+from moa_ray.execution.capacity import Slots
+from moa_ray.execution.trial_data import OUTCOME, TrialData, WorkerSettings
+from moa_ray.screens.folds import Fold
+from moa_ray.search.grid import Grid
+from moa_ray.search.plan import Assignment
+from moa_ray.tracking.results import Result
 
 pytestmark = pytest.mark.ray
 
@@ -30,7 +30,7 @@ RECIPE = Recipe(backbone="SmallCNN", weights="random", image_size=32, epochs=1, 
 
 
 class Notes:
-    """A listener that keeps what it hears, and which processes train meanwhile."""
+    """A callback that keeps what it hears, and which processes train meanwhile."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[Result, bool]] = []
@@ -45,9 +45,9 @@ class Notes:
 
     def ended(self, result: Result, final: bool) -> None:
         self.ends.append((result, final))
-        for one in psutil.Process().children(recursive=True):  # another sweep may run on this machine
+        for process in psutil.Process().children(recursive=True):  # another sweep may run on this machine
             with suppress(psutil.Error):  # it has just ended
-                self.processes |= {one.pid} if "moa_ray.worker" in one.cmdline() else set()
+                self.processes |= {process.pid} if "moa_ray.execution.session" in process.cmdline() else set()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +57,7 @@ def ray_here() -> Iterator[None]:
 
 
 @pytest.fixture
-def material(tmp_path: Path) -> Material:
+def trial_data(tmp_path: Path) -> TrialData:
     """Four compounds of two labels, one tile each, told apart by their brightness."""
     table = pd.DataFrame(
         {
@@ -75,21 +75,25 @@ def material(tmp_path: Path) -> Material:
     tiles[2:] = 200
     np.save(tmp_path / "tiles-32.npy", tiles)
     folds = {f"compound={name}": Fold(f"compound={name}", COMPOUND, name) for name in table[COMPOUND]}
-    return Material(table, ("A", "B"), folds, {32: tmp_path / "tiles-32.npy"}, seed=0)
+    return TrialData(table, ("A", "B"), folds, {32: tmp_path / "tiles-32.npy"}, seed=0)
 
 
 def run(
-    material: Material, folds: list[str], retries: int = 0, recipes: Sequence[Recipe] = (RECIPE,), concurrent: int = 1
+    trial_data: TrialData,
+    folds: list[str],
+    retries: int = 0,
+    recipes: Sequence[Recipe] = (RECIPE,),
+    concurrent: int = 1,
 ) -> Notes:
     notes = Notes()
     plan = Grid([(recipe, fold) for recipe in recipes for fold in folds], retries)
     slots = Slots(1, 0, concurrent)
-    tuning.run(plan, tuning.trainable(Bench(material), list(recipes)), slots, [notes])
+    tune.run(plan, tune.trainable(WorkerSettings(trial_data), list(recipes)), slots, [notes])
     return notes
 
 
-def test_each_fold_comes_back_with_its_own_tiles(material: Material) -> None:
-    notes = run(material, list(material.folds))
+def test_each_fold_comes_back_with_its_own_tiles(trial_data: TrialData) -> None:
+    notes = run(trial_data, list(trial_data.folds))
     assert [final for _, final in notes.ends] == [True] * 4
     for result, _ in notes.ends:
         assert result.status == "finished"
@@ -100,22 +104,22 @@ def test_each_fold_comes_back_with_its_own_tiles(material: Material) -> None:
     assert len(notes.epochs) == 4
 
 
-def test_each_of_two_workers_keeps_its_model_to_the_end(material: Material) -> None:
+def test_each_of_two_workers_keeps_its_model_to_the_end(trial_data: TrialData) -> None:
     recipes = [RECIPE, dataclasses.replace(RECIPE, optimizer="adam")]
-    notes = run(material, list(material.folds), recipes=recipes, concurrent=2)
+    notes = run(trial_data, list(trial_data.folds), recipes=recipes, concurrent=2)
     assert sorted(result.status for result, _ in notes.ends) == ["finished"] * 8
     assert len(notes.processes) <= 3  # where one worker is done early it helps the other
 
 
-def test_processes_end_with_the_run(material: Material) -> None:
-    notes = run(material, ["compound=a1"])
+def test_processes_end_with_the_run(trial_data: TrialData) -> None:
+    notes = run(trial_data, ["compound=a1"])
     _, alive = psutil.wait_procs([psutil.Process(pid) for pid in notes.processes if psutil.pid_exists(pid)], timeout=60)
     assert alive == []
 
 
-def test_trial_that_fails_is_tried_again_and_then_reported_with_its_error(material: Material) -> None:
-    material.tiles[32].write_bytes(b"no array")
-    notes = run(material, ["compound=a1"], retries=1)
+def test_trial_that_fails_is_tried_again_and_then_reported_with_its_error(trial_data: TrialData) -> None:
+    trial_data.tiles[32].write_bytes(b"no array")
+    notes = run(trial_data, ["compound=a1"], retries=1)
     assert [(result.status, result.attempts, final) for result, final in notes.ends] == [
         ("crashed", 1, False),
         ("crashed", 2, True),
@@ -123,8 +127,10 @@ def test_trial_that_fails_is_tried_again_and_then_reported_with_its_error(materi
     assert all(result.error for result, _ in notes.ends)
 
 
-def test_error_in_training_is_a_crash_that_names_it(material: Material) -> None:
-    broken = Material(material.table.assign(row=[0, 1, 2, 9]), material.classes, material.folds, material.tiles, 0)
+def test_error_in_training_is_a_crash_that_names_it(trial_data: TrialData) -> None:
+    broken = TrialData(
+        trial_data.table.assign(row=[0, 1, 2, 9]), trial_data.classes, trial_data.folds, trial_data.tiles, 0
+    )
     notes = run(broken, ["compound=a1"])
     (result, final), *_ = notes.ends
     assert (result.status, final) == ("crashed", True)
@@ -138,7 +144,7 @@ def test_worker_that_is_starting_is_kept_while_the_trials_of_another_end(tmp_pat
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.01)
 
-    class Apart(tuning.FoldTrainable):
+    class Apart(tune.FoldTrainable):
         """The worker that comes first does most of the trials while the second is starting, and leaves it one."""
 
         def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
@@ -165,23 +171,23 @@ def test_worker_that_is_starting_is_kept_while_the_trials_of_another_end(tmp_pat
 
     notes = Notes()
     folds = [f"compound=c00{number}" for number in range(6)]
-    tuning.run(Grid([(RECIPE, fold) for fold in folds], 0), Apart, cluster.Slots(1, 0, 2), [notes])
+    tune.run(Grid([(RECIPE, fold) for fold in folds], 0), Apart, capacity.Slots(1, 0, 2), [notes])
     assert [result.status for result, _ in notes.ends] == ["finished"] * 6
     assert len(list(tmp_path.glob("begun *"))) == 2
 
 
 def test_file_that_a_node_lacks_comes_from_the_object_store_once(
-    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trial_data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))
     (tmp_path / "node").mkdir()
-    path = material.tiles[32]
-    (reference,) = cluster.share_files([path]).values()
+    path = trial_data.tiles[32]
+    (reference,) = sharing.share_files([path]).values()
     elsewhere = tmp_path / "elsewhere" / "tiles-32.npy"
-    copy = cluster.on_this_node(elsewhere, {elsewhere: reference})
+    copy = sharing.on_this_node(elsewhere, {elsewhere: reference})
     assert np.array_equal(np.load(copy), np.load(path))
-    assert cluster.on_this_node(elsewhere, {}) == copy
-    assert cluster.on_this_node(path, {}) == path
+    assert sharing.on_this_node(elsewhere, {}) == copy
+    assert sharing.on_this_node(path, {}) == path
 
 
 def test_gpu_that_this_machine_lacks_is_refused_at_once() -> None:

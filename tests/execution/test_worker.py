@@ -15,12 +15,13 @@ import pandas as pd
 import psutil
 import pytest
 
-from moa_ray import metrics
-from moa_ray.folds import Fold
-from moa_ray.recipe import NO_AUGMENTATION, Recipe
-from moa_ray.study import Material
-from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL, probability_columns
-from moa_ray.worker import EPOCH, OUTCOME, Bench, Worker, _lost, is_out_of_memory
+from moa_ray.common.schema import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TILE, WELL, probability_columns
+from moa_ray.config.recipe import NO_AUGMENTATION, Recipe
+from moa_ray.execution.out_of_memory import is_out_of_memory
+from moa_ray.execution.trial_data import EPOCH, OUTCOME, TrialData, WorkerSettings
+from moa_ray.execution.worker import Worker, _lost
+from moa_ray.screens.folds import Fold
+from moa_ray.statistics import scores as statistics_scores
 
 pytestmark = pytest.mark.slow
 
@@ -29,16 +30,16 @@ FOLDS = [f"compound=c{number}" for number in range(8)]
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+def trial_data(tmp_path_factory: pytest.TempPathFactory) -> TrialData:
     """Eight compounds of two labels, four tiles each."""
     number = np.arange(32)
     table = pd.DataFrame(
         {
             PLATE: "P1",
-            WELL: [f"B{one:02}" for one in number],
+            WELL: [f"B{index:02}" for index in number],
             FIELD: "1",
             TILE: "0-0",
-            COMPOUND: [f"c{one // 4}" for one in number],
+            COMPOUND: [f"c{index // 4}" for index in number],
             CONCENTRATION: 1.0,
             LABEL: np.where(number // 4 % 2, "A", "B"),
             "row": number,
@@ -47,13 +48,13 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     path = tmp_path_factory.mktemp("tiles") / "tiles-16.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3), dtype=np.uint8))
     folds = {fold: Fold(fold, COMPOUND, fold.removeprefix("compound=")) for fold in FOLDS}
-    return Material(table, ("A", "B"), folds, {16: path}, seed=0)
+    return TrialData(table, ("A", "B"), folds, {16: path}, seed=0)
 
 
 @pytest.fixture(scope="module")
-def worker(material: Material) -> Iterator[Worker]:
+def worker(trial_data: TrialData) -> Iterator[Worker]:
     """One worker for all tests: whatever happened to it, the next trial must go well."""
-    worker = Worker(Bench(material), no_weights)
+    worker = Worker(WorkerSettings(trial_data), no_weights)
     yield worker
     worker.close()
 
@@ -85,14 +86,14 @@ def test_a_trial_gives_its_epochs_and_the_predictions_of_its_fold(worker: Worker
 
 
 def test_another_trial_of_the_same_model_finds_the_process_warm_and_its_results_are_a_cold_ones(
-    worker: Worker, material: Material
+    worker: Worker, trial_data: TrialData
 ) -> None:
     other = dataclasses.replace(RECIPE, learning_rate=0.1, dropout=0.5, momentum=0.5)
     run(worker, other, FOLDS[1])
     pid = process(worker).pid
     _, warm = run(worker, RECIPE, FOLDS[2])
     assert process(worker).pid == pid
-    cold = Worker(Bench(material), no_weights)
+    cold = Worker(WorkerSettings(trial_data), no_weights)
     _, expected = run(cold, RECIPE, FOLDS[2])
     cold.close()
     columns = probability_columns(expected["predictions"])
@@ -100,19 +101,19 @@ def test_another_trial_of_the_same_model_finds_the_process_warm_and_its_results_
 
 
 def test_held_out_tiles_are_predicted_after_each_epoch_that_is_asked_for_and_nothing_else_changes(
-    worker: Worker, material: Material
+    worker: Worker, trial_data: TrialData
 ) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=3)
     _, expected = run(worker, recipe)
     whole = Fold("label=A", LABEL, "A", (COMPOUND,))
-    held = dataclasses.replace(material, folds={**material.folds, whole.name: whole})
-    evaluating = Worker(Bench(held, evaluate_every=2), no_weights)
+    with_label = dataclasses.replace(trial_data, folds={**trial_data.folds, whole.name: whole})
+    evaluating = Worker(WorkerSettings(with_label, evaluate_every=2), no_weights)
     epochs, outcome = run(evaluating, recipe)
     _, unknown = run(evaluating, recipe, whole.name)
     evaluating.close()
     pd.testing.assert_frame_equal(outcome["predictions"], expected["predictions"])
     assert ["held_out_accuracy" in epoch for epoch in epochs] == [False, True, True]
-    scores = metrics.scores(expected["predictions"])
+    scores = statistics_scores.scores(expected["predictions"])
     last = outcome["history"].iloc[-1]
     assert last["held_out_accuracy"] == scores["treatment_accuracy"]
     assert last["held_out_tile_accuracy"] == scores["tile_accuracy"]
@@ -122,23 +123,23 @@ def test_held_out_tiles_are_predicted_after_each_epoch_that_is_asked_for_and_not
     assert "held_out_accuracy" not in unknown["history"]
 
 
-def test_samples_come_with_the_predictions_and_change_nothing(worker: Worker, material: Material) -> None:
+def test_samples_come_with_the_predictions_and_change_nothing(worker: Worker, trial_data: TrialData) -> None:
     recipe = dataclasses.replace(RECIPE, dropout=0.5)
     _, plain = run(worker, recipe)
     assert plain["samples"] is None
-    sampling = Worker(Bench(material, samples={"mc_dropout": 3}), no_weights)
+    sampling = Worker(WorkerSettings(trial_data, samples={"mc_dropout": 3}), no_weights)
     _, outcome = run(sampling, recipe)
-    _, nothing = run(sampling, RECIPE)  # as a first look, whose head has no dropout
+    _, nothing = run(sampling, RECIPE)  # as a linear probe, whose head has no dropout
     _, again = run(sampling, recipe)
     sampling.close()
     pd.testing.assert_frame_equal(outcome["predictions"], plain["predictions"])
     pd.testing.assert_frame_equal(again["samples"], outcome["samples"])
     assert nothing["samples"] is None
-    for number, mine in outcome["samples"].groupby("sample"):
+    for number, rows in outcome["samples"].groupby("sample"):
         columns = list(plain["predictions"].drop(columns=probability_columns(plain["predictions"])).columns)
-        pd.testing.assert_frame_equal(mine[columns].reset_index(drop=True), plain["predictions"][columns])
-        assert (number in (0, 1, 2), set(mine["method"])) == (True, {"mc_dropout"})
-        np.testing.assert_allclose(mine[probability_columns(mine)].sum(axis=1), 1, atol=1e-5)
+        pd.testing.assert_frame_equal(rows[columns].reset_index(drop=True), plain["predictions"][columns])
+        assert (number in (0, 1, 2), set(rows["method"])) == (True, {"mc_dropout"})
+        np.testing.assert_allclose(rows[probability_columns(rows)].sum(axis=1), 1, atol=1e-5)
 
 
 def test_members_of_an_ensemble_differ_on_the_same_fold(worker: Worker) -> None:
@@ -186,9 +187,9 @@ def test_a_process_that_dies_of_itself_is_a_crash_and_the_next_trial_goes_well(w
     assert run(worker)[1]["status"] == "finished"
 
 
-def test_an_error_is_a_crash_that_names_it_and_the_next_trial_has_a_new_process(material: Material) -> None:
-    broken = dataclasses.replace(material, table=material.table.assign(row=[*range(31), 99]))
-    worker = Worker(Bench(broken), no_weights)
+def test_an_error_is_a_crash_that_names_it_and_the_next_trial_has_a_new_process(trial_data: TrialData) -> None:
+    broken = dataclasses.replace(trial_data, table=trial_data.table.assign(row=[*range(31), 99]))
+    worker = Worker(WorkerSettings(broken), no_weights)
     old = process(worker)
     _, outcome = run(worker)
     assert outcome["status"] == "crashed"
@@ -206,8 +207,8 @@ def test_a_loss_that_is_no_number_is_a_divergence_and_the_process_stays(worker: 
     assert process(worker).pid == pid
 
 
-def test_weights_are_asked_of_whoever_began_the_process(material: Material, tmp_path: Path) -> None:
-    from moa_ray.models import backbone
+def test_weights_are_asked_of_whoever_began_the_process(trial_data: TrialData, tmp_path: Path) -> None:
+    from moa_ray.training.models import backbone
 
     weights, asked = backbone("SmallCNN", 16).get_weights(), []
 
@@ -215,7 +216,7 @@ def test_weights_are_asked_of_whoever_began_the_process(material: Material, tmp_
         asked.append(key)
         return weights
 
-    worker = Worker(Bench(material), pretrained)
+    worker = Worker(WorkerSettings(trial_data), pretrained)
     frozen = dataclasses.replace(RECIPE, weights="some file", freeze=1.0)
     outcomes = [run(worker, frozen, fold)[1]["status"] for fold in FOLDS[:2]]
     worker.close()
@@ -223,10 +224,10 @@ def test_weights_are_asked_of_whoever_began_the_process(material: Material, tmp_
     assert asked == [("SmallCNN", "some file", 16)]  # once: the process holds them from then on
 
 
-def test_a_process_computes_with_as_many_threads_as_it_was_given_cpus(material: Material) -> None:
+def test_a_process_computes_with_as_many_threads_as_it_was_given_cpus(trial_data: TrialData) -> None:
     threads = {}
     for cpus in (1, 4):
-        worker = Worker(Bench(material, cpus=cpus), no_weights)
+        worker = Worker(WorkerSettings(trial_data, cpus=cpus), no_weights)
         run(worker)
         threads[cpus] = process(worker).num_threads()
         worker.close()
@@ -236,8 +237,9 @@ def test_a_process_computes_with_as_many_threads_as_it_was_given_cpus(material: 
 def test_a_process_ends_with_its_parent() -> None:
     """Also where the parent is killed and can close nothing."""
     code = (
-        "import os, sys, pandas as pd; from moa_ray.worker import *; from moa_ray.study import Material; "
-        "worker = Worker(Bench(Material(pd.DataFrame(), (), {}, {}, 0)), print); "
+        "import sys, pandas as pd; from moa_ray.execution.worker import *; "
+        "from moa_ray.execution.trial_data import TrialData; "
+        "worker = Worker(WorkerSettings(TrialData(pd.DataFrame(), (), {}, {}, 0)), print); "
         "print(worker._process.pid, flush=True); sys.stdin.read()"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -249,24 +251,24 @@ def test_a_process_ends_with_its_parent() -> None:
     assert not child.is_running()
 
 
-def test_memory_is_flat_over_fifty_trials(material: Material) -> None:
+def test_memory_is_flat_over_fifty_trials(trial_data: TrialData) -> None:
     """Of the process while it keeps its model, and of its parent however often processes change."""
-    worker = Worker(Bench(material), no_weights)
-    me = psutil.Process(os.getpid())
-    taken: list[tuple[int, int]] = []
+    worker = Worker(WorkerSettings(trial_data), no_weights)
+    driver = psutil.Process(os.getpid())
+    memory: list[tuple[int, int]] = []
     recipes = [RECIPE, dataclasses.replace(RECIPE, learning_rate=0.3, dropout=0.3, momentum=0.2)]
     for trial in range(50):
         run(worker, recipes[trial % 2], FOLDS[trial % len(FOLDS)])
-        taken.append((process(worker).memory_info().rss, me.memory_info().rss))
+        memory.append((process(worker).memory_info().rss, driver.memory_info().rss))
     worker.close()
-    child, parent = np.array(taken).T
+    child, parent = np.array(memory).T
     assert child[-10:].mean() < 1.02 * child[10:20].mean()
     assert parent[-10:].mean() < 1.02 * parent[10:20].mean()
 
 
 @dataclasses.dataclass(frozen=True)
-class Failing(Material):
-    """Material with which one fold's training fails in the middle of its second epoch.
+class Failing(TrialData):
+    """TrialData with which one fold's training fails in the middle of its second epoch.
 
     how : what fails then
     """
@@ -285,8 +287,8 @@ class Failing(Material):
                     if batch == 1 and keras.ops.convert_to_numpy(self.model.optimizer.iterations) > 8:
                         how()
 
-            def failing(model: Any, *given: Any, callbacks: Any = (), **more: Any) -> Any:
-                return fit(model, *given, callbacks=[*callbacks, Fails()], **more)
+            def failing(model: Any, *arguments: Any, callbacks: Any = (), **more: Any) -> Any:
+                return fit(model, *arguments, callbacks=[*callbacks, Fails()], **more)
 
             keras.Model.fit = failing
         return super().seeds(fold, member)
@@ -308,11 +310,11 @@ def aborted_for_memory() -> None:
 
 @pytest.mark.parametrize("how", [out_of_gpu_memory, aborted_for_memory])
 def test_memory_that_runs_out_in_mid_fit_is_an_outcome_and_the_next_trial_is_as_on_a_fresh_worker(
-    how: Callable[[], None], worker: Worker, material: Material
+    how: Callable[[], None], worker: Worker, trial_data: TrialData
 ) -> None:
     _, expected = run(worker, RECIPE, FOLDS[2])
-    parts = {one.name: getattr(material, one.name) for one in dataclasses.fields(material)}
-    failing = Worker(Bench(Failing(**parts, how=how)), no_weights)
+    parts = {field.name: getattr(trial_data, field.name) for field in dataclasses.fields(trial_data)}
+    failing = Worker(WorkerSettings(Failing(**parts, how=how)), no_weights)
     first, old = run(failing, RECIPE, FOLDS[2])[1], process(failing)
     epochs, outcome = run(failing, RECIPE, FOLDS[5])
     _, after = run(failing, RECIPE, FOLDS[2])

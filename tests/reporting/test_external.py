@@ -6,8 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from moa_ray import given, report
-from moa_ray.tables import BACKBONE, CANDIDATE, COMPOUND, CONCENTRATION, LABEL
+from moa_ray import report
+from moa_ray.common.errors import InputError
+from moa_ray.common.schema import BACKBONE, CANDIDATE, COMPOUND, CONCENTRATION, LABEL
+from moa_ray.reporting import external
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def table() -> pd.DataFrame:
@@ -21,12 +25,12 @@ def table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["backbone", "compound", "concentration", "moa", "prob_X", "prob_Y"])
 
 
-def written(folder: Path, made: pd.DataFrame, name: str = "table.csv") -> Path:
+def written(folder: Path, rows: pd.DataFrame, name: str = "table.csv") -> Path:
     path = folder / name
     if path.suffix == ".parquet":
-        made.to_parquet(path, index=False)
+        rows.to_parquet(path, index=False)
     else:
-        made.to_csv(path, index=False)
+        rows.to_csv(path, index=False)
     return path
 
 
@@ -35,32 +39,32 @@ def written(folder: Path, made: pd.DataFrame, name: str = "table.csv") -> Path:
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
 def test_columns_are_known_by_their_names(tmp_path: Path, name: str) -> None:
-    found, remarks = given.read(written(tmp_path, table(), name))
-    assert list(found[COMPOUND]) == ["a", "NA", "c"] * 2
-    assert list(found[CONCENTRATION]) == [0.3, 1.0, 3.0] * 2
-    assert list(found["predicted"]) == ["X", "Y", "Y", "X", "Y", "X"]
-    assert found[CANDIDATE].equals(found[BACKBONE].rename(CANDIDATE))
+    treatments, remarks = external.read(written(tmp_path, table(), name))
+    assert list(treatments[COMPOUND]) == ["a", "NA", "c"] * 2
+    assert list(treatments[CONCENTRATION]) == [0.3, 1.0, 3.0] * 2
+    assert list(treatments["predicted"]) == ["X", "Y", "Y", "X", "Y", "X"]
+    assert treatments[CANDIDATE].equals(treatments[BACKBONE].rename(CANDIDATE))
     assert remarks[0].startswith("6 of 6 rows are not renormalised: their probabilities sum to 0.900 to 0.900")
 
 
 def test_what_we_wrote_ourselves_is_read_again(tmp_path: Path) -> None:
-    found, _ = given.read(written(tmp_path, table()))
-    again, _ = given.read(written(tmp_path, found, "again.parquet"))
-    pd.testing.assert_frame_equal(again, found)
+    treatments, _ = external.read(written(tmp_path, table()))
+    again, _ = external.read(written(tmp_path, treatments, "again.parquet"))
+    pd.testing.assert_frame_equal(again, treatments)
 
 
 def test_rows_that_sum_to_one_need_no_remark(tmp_path: Path) -> None:
-    assert given.read(written(tmp_path, table().assign(prob_Y=1 - table()["prob_X"])))[1] == []
+    assert external.read(written(tmp_path, table().assign(prob_Y=1 - table()["prob_X"])))[1] == []
 
 
 def changed(column: str, value: object, row: int = 1) -> pd.DataFrame:
-    made = table().astype(object)
-    made.loc[row, column] = value
-    return made
+    rows = table().astype(object)
+    rows.loc[row, column] = value
+    return rows
 
 
 @pytest.mark.parametrize(
-    ("made", "says"),
+    ("wrong_table", "says"),
     [
         (table().drop(columns="moa"), "column Metadata_Label or moa or label is missing; it has backbone, compound"),
         (table().drop(columns="backbone"), "column backbone or candidate is missing"),
@@ -81,10 +85,10 @@ def changed(column: str, value: object, row: int = 1) -> pd.DataFrame:
         (table().assign(candidate=["c"] * 2 + list("defg"), backbone=list("BAAAAA")), "c has two backbones: A, B"),
     ],
 )
-def test_a_wrong_table_is_named_with_row_and_rule(tmp_path: Path, made: pd.DataFrame, says: str) -> None:
-    path = written(tmp_path, made)
-    with pytest.raises(ValueError, match=str(path)) as error:
-        given.read(path)
+def test_a_wrong_table_is_named_with_row_and_rule(tmp_path: Path, wrong_table: pd.DataFrame, says: str) -> None:
+    path = written(tmp_path, wrong_table)
+    with pytest.raises(InputError, match=str(path)) as error:
+        external.read(path)
     assert says in str(error.value)
 
 
@@ -101,8 +105,8 @@ def test_a_wrong_table_is_named_with_row_and_rule(tmp_path: Path, made: pd.DataF
 def test_a_file_that_is_no_table_is_named(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=name) as error:
-        given.read(tmp_path / name)
+    with pytest.raises(InputError, match=name) as error:
+        external.read(tmp_path / name)
     assert says in str(error.value)
 
 
@@ -127,8 +131,8 @@ def test_a_report_of_a_given_table_stands_in_a_folder_of_its_own(tmp_path: Path)
     assert "made elsewhere" in html
     for words in ("Folds left out", "Failed trials", "<dt>Seed"):
         assert words not in html
-    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert found == set(summary["files"])
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert files == set(summary["files"])
 
 
 def test_a_candidate_that_lacks_treatments_does_not_lead(tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_the_same_command_again_replaces_its_own_report(tmp_path: Path) -> None:
     out, file = tmp_path / "out", written(tmp_path, table())
     assert run(out, file, "--reference", "kensert2019") == 0
     assert (out / "reference.csv").exists()
-    assert run(out, written(tmp_path, table()[lambda made: made["backbone"] == "B"], "other.csv")) == 0
+    assert run(out, written(tmp_path, table()[lambda rows: rows["backbone"] == "B"], "other.csv")) == 0
     assert not (out / "reference.csv").exists()
     assert sorted(path.name for path in (out / "figures").glob("confusion*")) == ["confusion-B.png", "confusion-B.svg"]
 
@@ -215,8 +219,8 @@ def test_a_wrong_table_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_no_name_in_the_table_leads_out_of_the_folder(tmp_path: Path) -> None:
-    made = table().replace("A", "../../../A").assign(candidate=lambda rows: rows["backbone"] + "/<b>")
-    assert run(tmp_path / "out", written(tmp_path, made)) == 0
+    foreign = table().replace("A", "../../../A").assign(candidate=lambda rows: rows["backbone"] + "/<b>")
+    assert run(tmp_path / "out", written(tmp_path, foreign)) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"out", "table.csv"}
     assert len(list((tmp_path / "out" / "figures").glob("confusion*A*.svg"))) == 1
     assert "/<b>" not in (tmp_path / "out" / "report.html").read_text()
@@ -230,8 +234,8 @@ def test_the_paper_s_own_predictions_give_its_numbers(shared: Path, tmp_path: Pa
     assert set(board["n"]) == {103}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["warnings"][0].startswith("267 of 309 rows are not renormalised")
-    beside = {one[BACKBONE]: one for one in summary["beside_reference"]}
-    assert {name: (one["both right"], one["both wrong"]) for name, one in beside.items()} == {
+    beside = {row[BACKBONE]: row for row in summary["beside_reference"]}
+    assert {name: (row["both right"], row["both wrong"]) for name, row in beside.items()} == {
         "ResNet50": (100, 3),
         "InceptionV3": (100, 3),
         "InceptionResNetV2": (98, 5),

@@ -13,14 +13,22 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from moa_ray import metrics, spec
-from moa_ray.images import Preparation
-from moa_ray.screens import Screen, bbbc014, read_field
-from moa_ray.screens.translocation import Translocation, paint
-from moa_ray.spec import Sweep
+from moa_ray import plan
+from moa_ray.common.errors import InputError
+from moa_ray.common.schema import BACKBONE, CANDIDATE, CELL_LINE, FIELD, FOLD, LABEL, TILE, TREATMENT, WELL
+from moa_ray.config import sweep_file
+from moa_ray.config.painting import Translocation
+from moa_ray.config.preparation import Preparation
+from moa_ray.config.sweep_file import Sweep
+from moa_ray.screens import bbbc014
+from moa_ray.screens.painted_bbbc014 import paint
+from moa_ray.screens.reading import read_field
+from moa_ray.screens.screen import Screen
+from moa_ray.statistics import aggregation, leaderboard, scores
 from moa_ray.study import Study
-from moa_ray.tables import BACKBONE, CANDIDATE, CELL_LINE, FIELD, FOLD, LABEL, TILE, TREATMENT, WELL
-from moa_ray.tiles import Threads, TileStore, prepare
+from moa_ray.tiles.build import prepare
+from moa_ray.tiles.store import TileStore
+from moa_ray.tiles.workers import ThreadExecutor
 
 PUBLISHED = "Channel {channel}-{number:02}-{row}-{column:02}-00.Bmp"
 SPELLINGS = [PUBLISHED, "Channel{channel}-{number:02}-{row}-{column:02}.BMP", PUBLISHED.replace(".Bmp", ".tif")]
@@ -58,8 +66,8 @@ def test_first_four_columns_are_positive_and_last_four_negative(tmp_path: Path) 
         line = "MCF7" if row in "ABCD" else "A549"
         expected |= {f"{row}0{column}": (line, "positive") for column in (1, 2, 3, 4)}
         expected |= {f"{row}{column}": (line, "negative") for column in ("09", "10", "11", "12")}
-    found = screen.fields[[WELL, CELL_LINE, LABEL]].itertuples(index=False, name=None)
-    assert {well: (line, label) for well, line, label in found} == expected
+    wells = screen.fields[[WELL, CELL_LINE, LABEL]].itertuples(index=False, name=None)
+    assert {well: (line, label) for well, line, label in wells} == expected
     assert len(screen.labelled) == 64
     assert screen.controls.empty
 
@@ -100,7 +108,7 @@ def test_an_archive_beside_what_was_unpacked_of_it_is_no_second_file(tmp_path: P
 def test_channels_may_be_others_but_must_be_known(tmp_path: Path) -> None:
     assert bbbc014.open_screen(write_plate(tmp_path), ["DAPI"]).channels == ("DAPI", None, None)
     for channels in (["GFP"], [None], ["FITC", "DAPI", None, None]):
-        with pytest.raises(ValueError, match=r"screen\.channels: up to three of FITC, DAPI and null, but got"):
+        with pytest.raises(InputError, match=r"screen\.channels: up to three of FITC, DAPI and null, but got"):
             bbbc014.open_screen(tmp_path, channels)
 
 
@@ -182,11 +190,11 @@ def test_images_that_are_broken_or_of_another_shape_are_named(tmp_path: Path) ->
 @pytest.fixture(scope="module")
 def paper(repo: Path) -> Callable[..., Sweep]:
     """The sweep file of the paper, with some keys set."""
-    return lambda *overrides: spec.load(repo / "sweeps" / "kensert2019_bbbc014.yaml", overrides)
+    return lambda *overrides: sweep_file.load(repo / "sweeps" / "kensert2019_bbbc014.yaml", overrides)
 
 
 def _prepare(screen: Screen, preparation: Preparation, size: int, folder: Path) -> TileStore:
-    return prepare(screen, preparation, [size], folder, Threads(2), lambda done, total: None)
+    return prepare(screen, preparation, [size], folder, ThreadExecutor(2), lambda done, total: None)
 
 
 def _by_name(store: TileStore, well: str, size: int) -> dict[str, NDArray[np.uint8]]:
@@ -214,15 +222,15 @@ def _slow_resize(plane: NDArray[np.uint8], height: int, width: int) -> NDArray[n
 def _slow_tiles(planes: list[NDArray[np.float64]], grid: int) -> dict[str, NDArray[np.float64]]:
     """Tiles of two resized planes: cropped, Anscombe, then by one map of both channels to 0..255, tile by tile."""
     side = len(planes[0]) // grid
-    made = {}
+    tiles = {}
     for row in range(grid):
         for column in range(grid):
             crops = [p[row * side : (row + 1) * side, column * side : (column + 1) * side] for p in planes]
             stable = [2 * np.sqrt(crop + 3 / 8) for crop in crops]
             low, high = min(crop.min() for crop in stable), max(crop.max() for crop in stable)
             fitc, dapi = (np.floor((crop - low) / (high - low) * 255) for crop in stable)
-            made[f"{row}-{column}"] = np.stack([np.zeros((side, side)), fitc, dapi], axis=-1)
-    return made
+            tiles[f"{row}-{column}"] = np.stack([np.zeros((side, side)), fitc, dapi], axis=-1)
+    return tiles
 
 
 def _assert_alike(tiles: dict[str, NDArray[np.uint8]], slow: dict[str, NDArray[np.float64]]) -> None:
@@ -286,7 +294,7 @@ def study(painted: Path, paper: Callable[..., Sweep], tmp_path_factory: pytest.T
 
 def test_plan_of_the_paper_names_two_folds_and_64_wells(study: Study) -> None:
     study.require_sound()
-    text = study.describe()
+    text = plan.describe(study)
     for words in (
         "64 fields of 64 treated wells, 64 treatments",
         "folds        2 (held out: cell_line)",
@@ -300,12 +308,12 @@ def test_plan_of_the_paper_names_two_folds_and_64_wells(study: Study) -> None:
 def test_the_paper_trains_three_networks_on_both_folds(painted: Path, paper: Callable[..., Sweep]) -> None:
     whole = Study.open(paper(f"screen.root={painted}"))
     assert len(whole.trials) == 6
-    assert {recipe.image_size for recipe in whole.recipes} == {256}
+    assert {recipe.image_size for recipe in whole.sweep.grid_recipes} == {256}
     assert whole.sweep.images.field_size == (1024, 1024)
 
 
 def test_a_fold_is_trained_on_one_cell_line_and_judged_on_32_wells_of_the_other(study: Study) -> None:
-    material = study.material(study.prepare(lambda done, total: None))
+    material = study.trial_data(study.prepare(lambda done, total: None))
     assert {fold.name for fold in study.trained_folds} == {"cell_line=A549", "cell_line=MCF7"}
     for name, other in (("cell_line=A549", "MCF7"), ("cell_line=MCF7", "A549")):
         parts = {part: material.table.iloc[rows] for part, rows in material.split(name).items()}
@@ -316,7 +324,7 @@ def test_a_fold_is_trained_on_one_cell_line_and_judged_on_32_wells_of_the_other(
 
 
 def test_the_leaderboard_counts_64_wells_by_the_mean_of_their_tiles(study: Study) -> None:
-    table = study.material(study.prepare(lambda done, total: None)).table
+    table = study.trial_data(study.prepare(lambda done, total: None)).table
     # In every well 6 tiles are sure of the truth and 10 doubt it a little: the mean is right, the median is not.
     sure = table[TILE].isin(["0-0", "0-1", "0-2", "0-3", "1-0", "1-1"])
     right = np.where(sure, 1.0, 0.45)
@@ -333,10 +341,12 @@ def test_the_leaderboard_counts_64_wells_by_the_mean_of_their_tiles(study: Study
             for fold in study.folds
         ]
     )
-    board = metrics.leaderboard(predictions, trials, {"one": study.recipes[0].as_dict()}, 2, study.sweep.aggregate)
-    assert (board["k"].item(), board["n"].item()) == (64, 64)
-    assert metrics.accuracy(metrics.treatments(predictions, "median")) == 0
-    by_fold = metrics.treatments(predictions, "mean").groupby(FOLD).size()
+    standing = leaderboard.leaderboard(
+        predictions, trials, {"one": study.sweep.grid_recipes[0].as_dict()}, 2, study.sweep.aggregate
+    )
+    assert (standing["k"].item(), standing["n"].item()) == (64, 64)
+    assert scores.accuracy(aggregation.treatments(predictions, "median")) == 0
+    by_fold = aggregation.treatments(predictions, "mean").groupby(FOLD).size()
     assert by_fold.to_dict() == {"cell_line=A549": 32, "cell_line=MCF7": 32}
 
 

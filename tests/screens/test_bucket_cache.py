@@ -10,14 +10,23 @@ import pytest
 from buckets import Server
 from pyarrow import fs
 
-from moa_ray import cluster, copies, prepare, screens, spec, tiles
-from moa_ray.downloads import Progress
-from moa_ray.images import Preparation
-from moa_ray.screens import Screen, read_field
-from moa_ray.screens.synthetic import Painting, paint
-from moa_ray.stores import Place, Store, Uri, place
+from moa_ray import prepare
+from moa_ray.common.errors import InputError
+from moa_ray.common.object_store import Store
+from moa_ray.common.uri import Place, Uri, place
+from moa_ray.config import sweep_file
+from moa_ray.config.painting import Painting
+from moa_ray.config.preparation import Preparation
+from moa_ray.execution import preparers
+from moa_ray.screens import bucket_cache
+from moa_ray.screens.downloads import Progress
+from moa_ray.screens.painted_bbbc021 import paint
+from moa_ray.screens.reading import read_field
+from moa_ray.screens.screen import Screen
 from moa_ray.study import Study
-from moa_ray.tiles import Threads, TileStore
+from moa_ray.tiles import build, fingerprint, workers
+from moa_ray.tiles.store import TileStore
+from moa_ray.tiles.workers import ThreadExecutor
 
 PAINTING = Painting(labels=2, compounds=1, concentrations=1, replicates=1, fields=1, height=64, width=64, cells=3)
 PREPARATION = Preparation()
@@ -38,9 +47,9 @@ def bucket(s3: Server, painted: Path) -> Uri:
 
 
 def uri(s3: Server, path: str) -> Uri:
-    found = place(s3.uri(path))
-    assert isinstance(found, Uri)
-    return found
+    parsed = place(s3.uri(path))
+    assert isinstance(parsed, Uri)
+    return parsed
 
 
 def opened(root: Place, tmp_path: Path) -> Study:
@@ -50,7 +59,7 @@ def opened(root: Place, tmp_path: Path) -> Study:
         "screen": {"name": "bbbc021", "root": str(root)},
         "recipe": {"backbone": "SmallCNN", "weights": "random"},
     }
-    return Study.open(spec.check(plain, "test.yaml"))
+    return Study.open(sweep_file.check(plain, "test.yaml"))
 
 
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -62,21 +71,21 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_screen_in_a_bucket_is_the_one_that_was_put_there(bucket: Uri, painted: Path, tmp_path: Path) -> None:
-    there, here = opened(bucket, tmp_path), opened(painted, tmp_path)
-    pd.testing.assert_frame_equal(there.screen.fields, here.screen.fields)
-    assert there.problems == here.problems
-    assert there.screen.origin == bucket
-    paths = here.screen.fields[here.screen.path_columns].iloc[0].tolist()
-    for one, other in zip(read_field(there.screen.root, paths), read_field(painted, paths), strict=True):
-        np.testing.assert_array_equal(one, other)
+    in_bucket, in_folder = opened(bucket, tmp_path), opened(painted, tmp_path)
+    pd.testing.assert_frame_equal(in_bucket.screen.fields, in_folder.screen.fields)
+    assert in_bucket.problems == in_folder.problems
+    assert in_bucket.screen.origin == bucket
+    paths = in_folder.screen.fields[in_folder.screen.path_columns].iloc[0].tolist()
+    for plane, painted_plane in zip(read_field(in_bucket.screen.root, paths), read_field(painted, paths), strict=True):
+        np.testing.assert_array_equal(plane, painted_plane)
 
 
 def test_screen_is_known_again_on_another_machine(bucket: Uri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    marks = []
+    fingerprints = []
     for machine in ("one", "another"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
-        marks.append(tiles.fingerprint(opened(bucket, tmp_path).screen, PREPARATION, [16]))
-    assert marks[0] == marks[1]
+        fingerprints.append(fingerprint.fingerprint(opened(bucket, tmp_path).screen, PREPARATION, [16]))
+    assert fingerprints[0] == fingerprints[1]
 
 
 def test_only_what_has_changed_is_fetched_again(
@@ -99,30 +108,30 @@ def test_only_what_has_changed_is_fetched_again(
 
 def test_progress_ends_with_all_files_and_bytes(bucket: Uri, s3: Server) -> None:
     seen: list[Progress] = []
-    copies.fetch(bucket, seen.append)
+    bucket_cache.fetch(bucket, seen.append)
     files = Store(bucket).files()
-    size = sum(mark.size for mark in files.values())
-    assert [one.files for one in seen] == list(range(1, len(files) + 1))
+    size = sum(version.size for version in files.values())
+    assert [step.files for step in seen] == list(range(1, len(files) + 1))
     assert seen[-1] == Progress(len(files), len(files), size, size)
 
 
 def test_half_a_file_of_a_killed_fetch_is_cleared_away(bucket: Uri) -> None:
     bucket.copy.mkdir(parents=True)
     (bucket.copy / ".0123.part").write_text("half")
-    copies.fetch(bucket, lambda progress: None)
+    bucket_cache.fetch(bucket, lambda progress: None)
     assert not (bucket.copy / ".0123.part").exists()
 
 
 def test_bucket_with_nothing_at_the_root_is_one_sentence(s3: Server, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^screen.root: s3://ours/none\?.*: nothing is there"):
+    with pytest.raises(InputError, match=r"^screen.root: s3://ours/none\?.*: nothing is there"):
         opened(uri(s3, "ours/none"), tmp_path)
 
 
 def test_screen_that_is_too_large_for_the_disk_is_not_begun(bucket: Uri, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(ValueError, match=r"are to be fetched, but the disk of .* set XDG_CACHE_HOME"):
-        copies.fetch(bucket, lambda progress: pytest.fail("begun"))
+    with pytest.raises(InputError, match=r"are to be fetched, but the disk of .* set XDG_CACHE_HOME"):
+        bucket_cache.fetch(bucket, lambda progress: pytest.fail("begun"))
 
 
 def test_nothing_is_downloaded_into_a_bucket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,8 +144,8 @@ def test_nothing_is_downloaded_into_a_bucket(tmp_path: Path, capsys: pytest.Capt
 # Nodes ----------------------------------------------------------------------------------------------------------------
 
 
-class Elsewhere(Threads):
-    """A crew as on nodes that have no copy."""
+class Elsewhere(ThreadExecutor):
+    """Workers as on nodes that have no copy."""
 
     def root(self, screen: Screen) -> Place:
         return screen.origin
@@ -154,8 +163,8 @@ def packed(painted: Path, folder: Path) -> Path:
     return folder
 
 
-def prepared(screen: Screen, crew: tiles.Crew, folder: Path) -> TileStore:
-    return tiles.prepare(screen, PREPARATION, [16], folder, crew, lambda done, total: None)
+def prepared(screen: Screen, executor: workers.FieldExecutor, folder: Path) -> TileStore:
+    return build.prepare(screen, PREPARATION, [16], folder, executor, lambda done, total: None)
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -164,34 +173,34 @@ def test_tiles_read_in_the_bucket_are_those_of_the_files(
 ) -> None:
     root = packed(painted, tmp_path / "packed") if zipped else painted
     fs.copy_files(str(root), "ours/data/screen", destination_filesystem=s3.system)
-    there = opened(uri(s3, "ours/data/screen"), tmp_path).screen
-    one = prepared(opened(root, tmp_path).screen, Threads(1), tmp_path / "one")
-    monkeypatch.setattr(screens, "_place", lambda *given: pytest.fail(f"read {given}"))
-    other = prepared(there, Elsewhere(1), tmp_path / "other")
-    pd.testing.assert_frame_equal(one.table, other.table)
-    np.testing.assert_array_equal(one.array(16), other.array(16))
+    in_bucket = opened(uri(s3, "ours/data/screen"), tmp_path).screen
+    of_files = prepared(opened(root, tmp_path).screen, ThreadExecutor(1), tmp_path / "one")
+    monkeypatch.setattr("moa_ray.screens.reading._place", lambda *given: pytest.fail(f"read {given}"))
+    of_bucket = prepared(in_bucket, Elsewhere(1), tmp_path / "other")
+    pd.testing.assert_frame_equal(of_files.table, of_bucket.table)
+    np.testing.assert_array_equal(of_files.array(16), of_bucket.array(16))
 
 
 @pytest.mark.parametrize("location", ["../secret.tif", "/etc/passwd", "a.zip!../x"])
 def test_no_path_of_a_table_leaves_the_root_in_a_bucket(s3: Server, location: str) -> None:
     with s3.system.open_output_stream("ours/data/secret.tif") as file:
         file.write(b"secret")
-    with pytest.raises(ValueError, match="leads out of the screen's root"):
+    with pytest.raises(InputError, match="leads out of the screen's root"):
         read_field(uri(s3, "ours/data/painted"), [location])
 
 
 def test_file_that_is_not_in_the_bucket_is_called_missing(bucket: Uri) -> None:
-    with pytest.raises(ValueError, match=r"none\.tif: missing"):
+    with pytest.raises(InputError, match=r"none\.tif: missing"):
         read_field(bucket, ["none.tif"])
 
 
 def test_node_without_credentials_sees_nothing(bucket: Uri, s3: Server) -> None:
-    (name, mark), *_ = Store(bucket).files().items()
-    assert cluster._sees(bucket / name, mark.size)
-    assert not cluster._sees(bucket / name, mark.size + 1)
-    assert not cluster._sees(bucket / "none", mark.size)
+    (name, version), *_ = Store(bucket).files().items()
+    assert preparers._sees(bucket / name, version.size)
+    assert not preparers._sees(bucket / name, version.size + 1)
+    assert not preparers._sees(bucket / "none", version.size)
     s3.deny(True)
     try:
-        assert not cluster._sees(bucket / name, mark.size)
+        assert not preparers._sees(bucket / name, version.size)
     finally:
         s3.deny(False)

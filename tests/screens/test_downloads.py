@@ -1,11 +1,15 @@
 """Fetching files from a server on 127.0.0.1 that breaks connections, truncates, changes its files and errs."""
 
+import base64
+import datetime
 import fcntl
 import hashlib
 import io
+import ipaddress
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,11 +23,16 @@ from typing import Any
 import pandas as pd
 import pytest
 from commands import PATIENCE, until
-from test_bbbc021 import paint, tables
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from screen_files import bbbc021_tables, paint_bbbc021
 
-from moa_ray import command, downloads, prepare
-from moa_ray.downloads import Download, Outcome, Progress, fetch, from_base
-from moa_ray.screens import bbbc021
+from moa_ray import cli, prepare
+from moa_ray.common.errors import InputError
+from moa_ray.screens import bbbc021, transfer
+from moa_ray.screens.downloads import Download, Outcome, Progress, fetch, from_base
 
 DATA = bytes(range(256)) * 4096  # 1 MiB: more than one block
 Trouble = Callable[["Handler", bytes], None]
@@ -43,6 +52,7 @@ class Publisher:
     ranges: bool = True
     validators: bool = True
     base: str = ""
+    server: ThreadingHTTPServer = field(init=False)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def download(self, name: str, **published: Any) -> Download:
@@ -125,7 +135,7 @@ def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
     publisher = Publisher()
     handler = type("OwnHandler", (Handler,), {"publisher": publisher})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        publisher.base = f"http://127.0.0.1:{server.server_port}"
+        publisher.base, publisher.server = f"http://127.0.0.1:{server.server_port}", server
         thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         yield publisher
@@ -148,7 +158,7 @@ def reasons(outcome: Outcome) -> list[str]:
 def start(file: Download, root: Path) -> "subprocess.Popen[str]":
     """Fetch in a process of its own, with hours between two tries."""
     code = (
-        "import sys; from pathlib import Path; from moa_ray.downloads import Download, fetch\n"
+        "import sys; from pathlib import Path; from moa_ray.screens.downloads import Download, fetch\n"
         "fetch([Download(sys.argv[1], 'a')], Path(sys.argv[2]), lambda _: None, waits=(9999,))"
     )
     command = [sys.executable, "-c", code, file.address, str(root)]
@@ -157,9 +167,9 @@ def start(file: Download, root: Path) -> "subprocess.Popen[str]":
 
 def archive(**members: bytes) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as made:
+    with zipfile.ZipFile(file, "w") as packed:
         for name, content in members.items():
-            made.writestr(zipfile.ZipInfo(name), content)  # the same bytes at any time
+            packed.writestr(zipfile.ZipInfo(name), content)  # the same bytes at any time
     return file.getvalue()
 
 
@@ -199,6 +209,12 @@ def test_second_call_fetches_only_what_is_missing(publisher: Publisher, tmp_path
     second = get(tmp_path, *files)
     assert {what for method, what, _ in publisher.asked if method == "GET"} == {"b"}
     assert (second.present, second.fetched, second.missing) == ((files[0], files[2]), (files[1],), ())
+
+
+def test_file_that_is_named_twice_is_fetched_once(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.files["a"] = DATA
+    outcome = get(tmp_path, *[publisher.download("a")] * 2)
+    assert (outcome.fetched, publisher.gets("a")) == ((publisher.download("a"),), [None])
 
 
 def test_empty_file_is_fetched(publisher: Publisher, tmp_path: Path) -> None:
@@ -293,7 +309,7 @@ def test_connection_that_goes_silent_counts_as_broken(
         handler.wfile.flush()
         release.wait()
 
-    monkeypatch.setattr(downloads, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.2)
     publisher.files["a"] = b"1"
     publisher.troubles["a"] = [stalls]
     try:
@@ -322,6 +338,66 @@ def test_no_server_at_all_is_told_with_the_reason(tmp_path: Path) -> None:
         free = server.server_port
     outcome = get(tmp_path, Download(f"http://127.0.0.1:{free}/a", "a"))
     assert reasons(outcome) == ["the connection failed: [Errno 111] Connection refused"]
+
+
+def test_proxy_of_the_environment_is_used_with_its_login(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def proxies(handler: Handler, content: bytes) -> None:
+        seen.append((handler.path, handler.headers["Proxy-Authorization"]))
+        handler.answer(content)
+
+    publisher.files["a"] = DATA
+    publisher.troubles["a"] = [proxies]
+    monkeypatch.setenv("http_proxy", publisher.base.replace("://", "://user:p%40ss@"))
+    assert get(tmp_path, Download("http://files.invalid/a", "a")).missing == ()
+    assert seen == [("http://files.invalid/a", f"Basic {base64.b64encode(b'user:p@ss').decode()}")]
+
+
+@pytest.fixture
+def certificate(publisher: Publisher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The publisher speaks HTTPS by a certificate of its own making."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "publisher")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    signed = (
+        builder.not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("certificate") / "certificate.pem"
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(private + signed.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    publisher.server.socket = context.wrap_socket(publisher.server.socket, server_side=True)
+    publisher.base = publisher.base.replace("http://", "https://")
+    return file
+
+
+def test_certificate_that_nobody_vouches_for_is_refused_once(
+    publisher: Publisher, certificate: Path, tmp_path: Path
+) -> None:
+    publisher.files["a"] = DATA
+    waited: list[float] = []
+    outcome = fetch([publisher.download("a")], tmp_path, silent, (1, 3, 9), waited.append)
+    assert "certificate verify failed" in reasons(outcome)[0]
+    assert (waited, publisher.asked) == ([], [])
+
+
+def test_certificate_that_the_environment_names_is_trusted(
+    publisher: Publisher, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.files["a"] = DATA
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert get(tmp_path, publisher.download("a")).missing == ()
+    assert contents(tmp_path) == {"a": DATA}
 
 
 # Errors -------------------------------------------------------------------------------------------------------------
@@ -388,7 +464,7 @@ def test_redirect_is_followed_and_resumed(publisher: Publisher, tmp_path: Path) 
     publisher.files["there"] = DATA
     moved = status(302, Location="/there")
     publisher.head_troubles["a"], publisher.troubles["a"] = [moved], [moved, moved]
-    publisher.troubles["there"] = [lambda handler, content: handler.answer(content, cut=0), breaks(300_000)]
+    publisher.troubles["there"] = [breaks(300_000)]
     assert get(tmp_path, publisher.download("a")).missing == ()
     assert publisher.gets("there")[-1] == "bytes=300000-"
     assert contents(tmp_path) == {"a": DATA}
@@ -639,7 +715,7 @@ def test_full_disk_is_seen_before_anything_is_fetched(
     files = [publisher.download(name) for name in "ab"]
     free = shutil.disk_usage(tmp_path)._replace(free=2 * len(DATA) - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
-    with pytest.raises(ValueError, match=r"2 files of 2\.1 MB are to be fetched, but its disk has 2\.1 MB free; make"):
+    with pytest.raises(InputError, match=r"2 files of 2\.1 MB are to be fetched, but its disk has 2\.1 MB free; make"):
         get(tmp_path, *files)
     assert {method for method, *_ in publisher.asked} == {"HEAD"}
 
@@ -671,7 +747,7 @@ def test_two_calls_do_not_write_into_one_folder(publisher: Publisher, tmp_path: 
     folder = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process is fetching into it"):
+        with pytest.raises(InputError, match="another process is fetching into it"):
             get(tmp_path, publisher.download("a"))
     finally:
         os.close(folder)
@@ -680,7 +756,7 @@ def test_two_calls_do_not_write_into_one_folder(publisher: Publisher, tmp_path: 
 
 def test_root_that_is_a_file_is_told(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "root").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"root: no folder to fetch into: .*; look at screen\.root"):
+    with pytest.raises(InputError, match=r"root: no folder to fetch into: .*; look at screen\.root"):
         get(tmp_path / "root", publisher.download("a"))
 
 
@@ -688,7 +764,7 @@ def test_root_that_is_a_file_is_told(publisher: Publisher, tmp_path: Path) -> No
     "address", ["ftp://a.org/b", "file:///etc/passwd", "a.org/b", "http:///b", "https://a.org/b c"]
 )
 def test_addresses_are_http(address: str) -> None:
-    with pytest.raises(ValueError, match="begins with http:// or https://"):
+    with pytest.raises(InputError, match="begins with http:// or https://"):
         Download(address, "b")
 
 
@@ -731,8 +807,8 @@ images: {{rows: 1, columns: 1}}
 @pytest.fixture
 def sweep(publisher: Publisher, tmp_path: Path) -> Path:
     """A sweep file whose screen the publisher has, in 2 of its 55 archives."""
-    packed = tables(tmp_path / "packed")
-    paint(packed, "zips")
+    packed = bbbc021_tables(tmp_path / "packed")
+    paint_bbbc021(packed, "zips")
     publisher.files = {download.name: archive() for download in bbbc021.DOWNLOADS}
     official = [name for name in publisher.files if name.endswith(".zip")]
     publisher.files |= {path.name: path.read_bytes() for path in packed.glob("*.csv")}
@@ -746,15 +822,15 @@ def test_prepare_fetches_a_screen_and_goes_on(
     publisher: Publisher, sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "elsewhere"
-    given = [str(sweep), "--download", "--from", publisher.base, f"screen.root={root}"]
-    assert prepare.main(given) == command.DONE
+    arguments = [str(sweep), "--download", "--from", publisher.base, f"screen.root={root}"]
+    assert prepare.main(arguments) == cli.DONE
     out = capsys.readouterr().out
     assert f"57 files fetched, 0 were there, 0 missing: {root}" in out
     assert "57 of 57 files" in out
     assert "tiles of 32 px" in out
     assert contents(root) == publisher.files
     publisher.asked.clear()
-    assert prepare.main(given) == command.DONE
+    assert prepare.main(arguments) == cli.DONE
     assert {method for method, *_ in publisher.asked} == {"HEAD"}
     assert "0 files fetched, 57 were there, 0 missing" in capsys.readouterr().out
 
@@ -763,20 +839,20 @@ def test_prepare_lists_what_it_could_not_fetch_and_the_next_call_fetches_that(
     publisher: Publisher, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = publisher.files.pop("BBBC021_v1_moa.csv")
-    given = [str(sweep), "--download", "--from", publisher.base]
-    assert prepare.main(given) == command.FAILED
+    arguments = [str(sweep), "--download", "--from", publisher.base]
+    assert prepare.main(arguments) == cli.FAILED
     out, err = capsys.readouterr()
     assert "56 files fetched, 0 were there, 1 missing" in out
     assert "tiles of 32 px" not in out
     assert f"not fetched: {publisher.base}/BBBC021_v1_moa.csv: HTTP status 404 Not Found" in err
     publisher.files["BBBC021_v1_moa.csv"] = table
     publisher.asked.clear()
-    assert prepare.main(given) == command.DONE
+    assert prepare.main(arguments) == cli.DONE
     assert [what for method, what, _ in publisher.asked if method == "GET"] == ["BBBC021_v1_moa.csv"]
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         (["--download", "screen.name=synthetic"], r"a painted screen is not downloaded"),
         (["--from", "http://a.org"], "add --download"),
@@ -784,9 +860,9 @@ def test_prepare_lists_what_it_could_not_fetch_and_the_next_call_fetches_that(
     ],
 )
 def test_prepare_says_in_one_message_what_cannot_be_fetched(
-    sweep: Path, given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    sweep: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert prepare.main([str(sweep), *given]) == command.WRONG_INPUT
+    assert prepare.main([str(sweep), *arguments]) == cli.WRONG_INPUT
     err = capsys.readouterr().err
     assert message in err
     assert len(err.splitlines()) == 1

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from moa_ray import examples
-from moa_ray.screens import Screen
-from moa_ray.tables import COMPOUND, CONCENTRATION, CONTROL, FIELD, LABEL, PLATE, WELL
+from moa_ray.common.schema import COMPOUND, CONCENTRATION, CONTROL, FIELD, LABEL, PLATE, WELL
+from moa_ray.screens import example_fields
+from moa_ray.screens.screen import Screen
 
 # plate, well, compound, label
 ROWS = [
@@ -34,8 +34,8 @@ def screen(root: Path, size: tuple[int, int] = (4, 6)) -> Screen:
 
 
 def test_a_label_is_shown_beside_a_control_of_its_plate(tmp_path: Path) -> None:
-    chosen = json.loads(json.dumps(examples.choose(screen(tmp_path))))  # as it comes back from the ledger
-    pairs, missing = examples.read(chosen)
+    chosen = json.loads(json.dumps(example_fields.choose(screen(tmp_path))))  # as it comes back from the ledger
+    pairs, missing = example_fields.read(chosen)
     assert missing == ""
     assert [(pair.label, pair.treated.place) for pair in pairs] == [
         ("X", "P2, B02, field 1"),  # not the first field, whose plate has no control
@@ -51,10 +51,10 @@ def test_a_label_is_shown_beside_a_control_of_its_plate(tmp_path: Path) -> None:
 
 
 def test_large_fields_are_averaged_over_whole_blocks(tmp_path: Path) -> None:
-    made = screen(tmp_path, (600, 1000))
+    large = screen(tmp_path, (600, 1000))
     pixels = np.random.default_rng(0).integers(0, 4000, (600, 1000)).astype(np.uint16)
     Image.fromarray(pixels).save(tmp_path / "P2-B02-Actin.tif")
-    pairs, _ = examples.read(examples.choose(made))
+    pairs, _ = example_fields.read(example_fields.choose(large))
     shown = pairs[0].treated.planes[0]
     assert shown.shape == (200, 333)
     np.testing.assert_allclose(shown[1, 2], pixels[3:6, 6:9].mean(), rtol=1e-6)
@@ -62,23 +62,23 @@ def test_large_fields_are_averaged_over_whole_blocks(tmp_path: Path) -> None:
 
 
 def test_fields_that_are_gone_are_said(tmp_path: Path) -> None:
-    chosen = examples.choose(screen(tmp_path))
+    chosen = example_fields.choose(screen(tmp_path))
     (tmp_path / "P3-B03-DAPI.tif").unlink()
-    pairs, missing = examples.read(chosen)
+    pairs, missing = example_fields.read(chosen)
     assert [pair.label for pair in pairs] == ["X", "Z"]
     assert missing == "Fields that cannot be read are not shown: Y (P3-B03-DAPI.tif: missing)."
-    nothing, why = examples.read({**chosen, "root": str(tmp_path / "elsewhere")})
+    nothing, why = example_fields.read({**chosen, "root": str(tmp_path / "elsewhere")})
     assert nothing == []
     assert f"{tmp_path / 'elsewhere'} is not at hand" in why
-    assert examples.read(None)[1].startswith("No example fields: this ledger does not say which")
+    assert example_fields.read(None)[1].startswith("No example fields: this ledger does not say which")
 
 
 def test_a_ledger_that_was_tampered_with_reads_nothing_outside_the_screen(tmp_path: Path) -> None:
     root = tmp_path / "screen"
     root.mkdir()
-    chosen = examples.choose(screen(root))
+    chosen = example_fields.choose(screen(root))
     Image.fromarray(np.zeros((4, 6), np.uint16)).save(tmp_path / "secret.tif")
     chosen["pairs"][0]["treated"]["paths"] = ["../secret.tif"]
-    pairs, missing = examples.read(chosen)
+    pairs, missing = example_fields.read(chosen)
     assert [pair.label for pair in pairs] == ["Y", "Z"]
     assert "leads out of the screen's root" in missing

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_ray.folds import make_folds, unscored, validation_split
-from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TREATMENT, WEEK, WELL, WELL_KEY
+from moa_ray.common.errors import InputError
+from moa_ray.common.schema import COMPOUND, CONCENTRATION, FIELD, LABEL, PLATE, TREATMENT, WEEK, WELL, WELL_KEY
+from moa_ray.screens.folds import make_folds, unscored
+from moa_ray.screens.validation import validation_split
 
 # Tables are slow to make: fewer examples, and no limit on the time of one.
 few = settings(max_examples=40, deadline=None)
@@ -108,12 +110,12 @@ def test_a_fold_with_one_label_to_learn_is_excluded() -> None:
     [("donor", "no column 'donor'"), ([], "one column or several"), (["week", "Week"], "one column or several")],
 )
 def test_a_wrong_hold_out_is_named(hold_out: str | list[str], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(InputError, match=says):
         make_folds(SMALL, hold_out)
 
 
 def test_a_missing_group_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"Metadata_Week is missing in 2 of"):
+    with pytest.raises(InputError, match=r"Metadata_Week is missing in 2 of"):
         make_folds(SMALL.assign(**{WEEK: SMALL[WEEK].where(SMALL[COMPOUND] != "e")}), "week")
 
 
@@ -202,5 +204,5 @@ def test_validation_is_spread_over_treatments(official: pd.DataFrame) -> None:
 
 
 def test_validation_share_must_be_a_share() -> None:
-    with pytest.raises(ValueError, match="above 0 and below 1, but got 1"):
+    with pytest.raises(InputError, match="above 0 and below 1, but got 1"):
         validation_split(SMALL, 1, np.random.default_rng(0))

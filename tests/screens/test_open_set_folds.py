@@ -1,4 +1,4 @@
-"""Labels held out whole: who is known beside whom, and what counts as unknown."""
+"""Labels held out whole: which compounds are known beside which label, and what nothing can be learnt of."""
 
 import numpy as np
 import pandas as pd
@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_ray import unknowns
-from moa_ray.folds import Fold, make_folds, unscored
-from moa_ray.screens import check_hold_out
-from moa_ray.selection import search_order
-from moa_ray.tables import COMPOUND, CONCENTRATION, FIELD, FOLD, LABEL, PLATE, TREATMENT, WEEK, WELL
+from moa_ray.common import open_set
+from moa_ray.common.errors import InputError
+from moa_ray.common.schema import COMPOUND, CONCENTRATION, FIELD, FOLD, LABEL, PLATE, TREATMENT, WEEK, WELL
+from moa_ray.screens.checks import check_hold_out
+from moa_ray.screens.folds import Fold, make_folds, unscored
+from moa_ray.screens.open_set_folds import ALONE, known_compounds
+from moa_ray.search.fold_order import search_order
 
 few = settings(max_examples=25, deadline=None)
 
@@ -97,7 +99,7 @@ def test_who_is_held_out_beside_whom_does_not_depend_on_row_order(fields: pd.Dat
 
 def test_known_compounds_are_spread_over_folds_and_labels() -> None:
     fields = screen([(f"{label}{i}", label) for label in "ABCDEFGHIJKL" for i in range(3)])
-    placed = unknowns.beside(fields)
+    placed = known_compounds(fields)
     assert {len(names) for names in placed.values()} == {3}
     assert all(len({name[0] for name in names}) == len(names) for names in placed.values())
 
@@ -107,15 +109,15 @@ def test_a_compound_without_another_of_its_label_is_unknown_alone() -> None:
     assert [fold.name for fold in folds] == ["label=A", "label=B", "label=C", "label=D"]
     lost = unscored(SCREEN, folds)
     assert set(lost[COMPOUND]) == {"D0"}
-    assert set(lost["reason"]) == {unknowns.ALONE}
+    assert set(lost["reason"]) == {ALONE}
     assert [problem.severity for problem in check_hold_out(SCREEN, LABEL)] == ["warning"]
     assert "1 labels have a single compound" in check_hold_out(SCREEN, LABEL)[0].message
 
 
 def test_labels_of_one_compound_each_are_refused() -> None:
-    (found,) = check_hold_out(screen([("a", "A"), ("b", "B"), ("c", "C")]), LABEL)
-    assert found.severity == "error"
-    assert "none can be held out as a known one" in found.message
+    (problem,) = check_hold_out(screen([("a", "A"), ("b", "B"), ("c", "C")]), LABEL)
+    assert problem.severity == "error"
+    assert "none can be held out as a known one" in problem.message
 
 
 def test_two_labels_leave_nothing_to_tell_apart() -> None:
@@ -125,7 +127,7 @@ def test_two_labels_leave_nothing_to_tell_apart() -> None:
 
 @pytest.mark.parametrize("hold_out", [["label", "week"], ["compound", "Metadata_Label"]])
 def test_a_label_is_held_out_alone(hold_out: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"folds\.hold_out: label is held out alone, but got"):
+    with pytest.raises(InputError, match=r"folds\.hold_out: label is held out alone, but got"):
         make_folds(SCREEN.assign(**{WEEK: "1"}), hold_out)
 
 
@@ -134,21 +136,11 @@ def test_a_screens_own_column_of_that_name_holds_out_no_label() -> None:
     assert make_folds(fields, "label")[0].column == LABEL
     own = make_folds(fields, "Metadata_label")
     assert own[0].name == "Metadata_label=a"
-    assert not unknowns.holds_out_labels(pd.DataFrame({FOLD: [own[0].name], LABEL: ["a"]}))
-
-
-def test_a_row_is_unknown_where_its_fold_held_out_its_label() -> None:
-    table = pd.DataFrame({FOLD: ["label=A", "label=A", "label=B"], LABEL: ["A", "B", "B"]})
-    assert unknowns.are_unknown(table).tolist() == [True, False, True]
-    assert unknowns.known(table).index.tolist() == [1]
-    assert unknowns.unknown(table).index.tolist() == [0, 2]
-    by_compound = table.assign(**{FOLD: "compound=A"})
-    assert unknowns.known(by_compound).equals(by_compound)
-    assert unknowns.known(pd.DataFrame()).empty
+    assert not open_set.holds_out_labels(pd.DataFrame({FOLD: [own[0].name], LABEL: ["a"]}))
 
 
 def test_a_search_looks_at_no_fold_that_scores_nothing() -> None:
     fields = screen([("a1", "A"), ("a2", "A"), ("b1", "B"), ("c1", "C")])
     folds = make_folds(fields, "label")
-    assert {fold.value for fold in folds if fold.beside} == {"B", "C"}
+    assert {fold.value for fold in folds if fold.known} == {"B", "C"}
     assert set(search_order(folds, fields, "all", 0)) == {"label=B", "label=C"}

@@ -8,12 +8,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from moa_ray import spec
-from moa_ray.screens import Screen, bbbc014, read_field
-from moa_ray.screens.translocation import Translocation, paint
-from moa_ray.spec import Bbbc014
+from moa_ray.common.errors import InputError
+from moa_ray.common.schema import CELL_LINE, LABEL
+from moa_ray.config import sweep_file
+from moa_ray.config.painting import Translocation
+from moa_ray.config.screens import Bbbc014Settings
+from moa_ray.screens import bbbc014
+from moa_ray.screens.painted_bbbc014 import paint
+from moa_ray.screens.reading import read_field
+from moa_ray.screens.screen import Screen
 from moa_ray.study import Study
-from moa_ray.tables import CELL_LINE, LABEL
 
 SMALL = Translocation(height=64, width=72, cells=2)
 
@@ -44,11 +48,11 @@ def test_names_are_those_of_the_real_files(shared: Path) -> None:
 
 
 def test_the_same_seed_paints_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
-    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         paint(tmp_path / name, Translocation(**{**vars(SMALL), "seed": seed}))
-    one, again, other = (_contents(tmp_path / name) for name in ("one", "again", "other"))
-    assert one == again
-    assert not [name for name in one if one[name] == other[name]]
+    first, again, other = (_contents(tmp_path / name) for name in ("first", "again", "other"))
+    assert first == again
+    assert not [name for name in first if first[name] == other[name]]
 
 
 def test_a_painting_that_is_there_is_left_untouched_and_another_is_refused(tmp_path: Path) -> None:
@@ -56,7 +60,7 @@ def test_a_painting_that_is_there_is_left_untouched_and_another_is_refused(tmp_p
     paint(root, SMALL)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     paint(root, SMALL)
-    with pytest.raises(ValueError, match=r"another painting; give another screen\.root"):
+    with pytest.raises(InputError, match=r"another painting; give another screen\.root"):
         paint(root, Translocation(**{**vars(SMALL), "seed": 5}))
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
@@ -74,8 +78,8 @@ def test_a_painting_that_makes_no_sense_is_refused(change: dict[str, Any]) -> No
 def demo(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Screen:
     """The plate of the demo, opened by the code that opens the real one."""
     root = tmp_path_factory.mktemp("demo") / "painted"
-    study = Study.open(spec.load(repo / "sweeps" / "demo_bbbc014.yaml", [f"screen.root={root}"]))
-    assert isinstance(study.sweep.screen, Bbbc014)
+    study = Study.open(sweep_file.load(repo / "sweeps" / "demo_bbbc014.yaml", [f"screen.root={root}"]))
+    assert isinstance(study.sweep.screen, Bbbc014Settings)
     study.require_sound()
     return study.screen
 
@@ -102,13 +106,13 @@ def test_brightness_that_tells_the_labels_of_one_line_is_at_chance_on_the_other(
     measured: pd.DataFrame, line: str, other: str
 ) -> None:
     # Where the protein lies must be seen, not how bright a well is.
-    known, unseen = (measured[measured[CELL_LINE] == name] for name in (line, other))
-    threshold = known.groupby(LABEL)["fitc"].mean().mean()
+    seen, unseen = (measured[measured[CELL_LINE] == name] for name in (line, other))
+    threshold = seen.groupby(LABEL)["fitc"].mean().mean()
     right = {
         name: ((part["fitc"] > threshold) == (part[LABEL] == "negative")).mean()
-        for name, part in (("known", known), ("unseen", unseen))
+        for name, part in (("seen", seen), ("unseen", unseen))
     }
-    assert right["known"] > 0.9
+    assert right["seen"] > 0.9
     assert right["unseen"] < 0.6
 
 

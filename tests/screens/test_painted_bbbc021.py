@@ -11,10 +11,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from moa_ray.images import anscombe
-from moa_ray.screens import Screen, bbbc021, read_field, synthetic
-from moa_ray.screens.synthetic import Painting, paint
-from moa_ray.tables import COMPOUND, CONCENTRATION, CONTROL, LABEL, PLATE, TREATMENT, WEEK, WELL_KEY
+from moa_ray.common.errors import InputError
+from moa_ray.common.schema import COMPOUND, CONCENTRATION, CONTROL, LABEL, PLATE, TREATMENT, WEEK, WELL_KEY
+from moa_ray.config.painting import Painting
+from moa_ray.screens import bbbc021, painted_bbbc021
+from moa_ray.screens.painted_bbbc021 import paint
+from moa_ray.screens.reading import read_field
+from moa_ray.screens.screen import Screen
+from moa_ray.tiles.intensities import anscombe
 
 SMALL = Painting(labels=2, compounds=2, concentrations=1, replicates=2, fields=1, height=64, width=72, cells=3)
 
@@ -117,11 +121,11 @@ def test_another_painting_and_other_files_are_refused_and_kept(tmp_path: Path) -
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     before = _contents(tmp_path)
-    with pytest.raises(ValueError, match=r"another painting; give another screen\.root"):
+    with pytest.raises(InputError, match=r"another painting; give another screen\.root"):
         paint(tmp_path / "painted", Painting(**{**vars(SMALL), "seed": 5}))
-    with pytest.raises(ValueError, match=r"other files; give a screen\.root"):
+    with pytest.raises(InputError, match=r"other files; give a screen\.root"):
         paint(tmp_path / "other", SMALL)
-    with pytest.raises(ValueError, match=r"other files; give a screen\.root"):
+    with pytest.raises(InputError, match=r"other files; give a screen\.root"):
         paint(tmp_path / "other" / "notes.txt", SMALL)
     assert _contents(tmp_path) == before
 
@@ -130,7 +134,7 @@ def test_a_painting_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(synthetic, "_write_tables", full)
+    monkeypatch.setattr(painted_bbbc021, "_write_tables", full)
     with pytest.raises(OSError, match="no space"):
         paint(tmp_path / "painted", SMALL)
     assert list(tmp_path.iterdir()) == []

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from moa_ray.screens import Screen, table
-from moa_ray.tables import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, FIELD, LABEL, PLATE, WELL
+from moa_ray.common.errors import InputError
+from moa_ray.common.schema import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, FIELD, LABEL, PLATE, WELL
+from moa_ray.screens import table
+from moa_ray.screens.screen import Screen
 
 COLUMNS = {PLATE: "plate", WELL: "well", COMPOUND: "drug", LABEL: "class"}
 NAMES = ("DAPI", "Tubulin", "Actin", "ER")
@@ -18,8 +20,8 @@ NAMES = ("DAPI", "Tubulin", "Actin", "ER")
 def fields() -> pd.DataFrame:
     rows = [("001", "B2", "a", "A"), ("001", "B03", "NA", "A"), ("002", "B04", "c", "B"), ("002", "B5", "d", "B")]
     rows += [("001", "H12", "DMSO", "none"), ("002", "H12", "DMSO", "none")]
-    made = pd.DataFrame(rows, columns=["plate", "well", "drug", "class"])
-    return made.assign(**{name: [f"{name}/{i}.tif" for i in range(len(made))] for name in NAMES})
+    frame = pd.DataFrame(rows, columns=["plate", "well", "drug", "class"])
+    return frame.assign(**{name: [f"{name}/{i}.tif" for i in range(len(frame))] for name in NAMES})
 
 
 def opened(root: Path, content: pd.DataFrame | None = None, form: str = "csv", **changes: Any) -> Screen:
@@ -31,8 +33,8 @@ def opened(root: Path, content: pd.DataFrame | None = None, form: str = "csv", *
         (root / name).mkdir(exist_ok=True)
         for index in range(len(content)):
             Image.fromarray(np.zeros((2, 3), np.uint8)).save(root / name / f"{index}.tif")
-    given = {"columns": COLUMNS, "images": {"DAPI": "DAPI"}, "control": "DMSO", "channels": None} | changes
-    return table.open_screen(root, path.name, **given)
+    settings = {"columns": COLUMNS, "images": {"DAPI": "DAPI"}, "control": "DMSO", "channels": None} | changes
+    return table.open_screen(root, path.name, **settings)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
@@ -55,10 +57,10 @@ def test_wells_are_normalised_and_defaults_filled_in(tmp_path: Path) -> None:
 def test_field_numbers_do_not_depend_on_the_order_of_the_rows(tmp_path: Path) -> None:
     content = fields().assign(well="B2")
     (tmp_path / "other").mkdir()
-    one, two = opened(tmp_path, content), opened(tmp_path / "other", content.iloc[::-1])
+    ordered, reversed_ = opened(tmp_path, content), opened(tmp_path / "other", content.iloc[::-1])
     key = ["Path_DAPI"]
     pd.testing.assert_frame_equal(
-        one.fields.sort_values(key, ignore_index=True), two.fields.sort_values(key, ignore_index=True)
+        ordered.fields.sort_values(key, ignore_index=True), reversed_.fields.sort_values(key, ignore_index=True)
     )
 
 
@@ -75,13 +77,13 @@ def test_fewer_than_three_channels_are_padded(tmp_path: Path, count: int) -> Non
 
 def test_more_than_three_channels_must_be_picked_from(tmp_path: Path) -> None:
     every = {name: name for name in NAMES}
-    with pytest.raises(ValueError, match=r"pick three with screen\.channels"):
+    with pytest.raises(InputError, match=r"pick three with screen\.channels"):
         opened(tmp_path, images=every)
     assert opened(tmp_path, images=every, channels=["ER", None, "DAPI"]).channels == ("ER", None, "DAPI")
 
 
 def test_unknown_channel_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown channel 'Tubuline'; did you mean 'Tubulin'"):
+    with pytest.raises(InputError, match="unknown channel 'Tubuline'; did you mean 'Tubulin'"):
         opened(tmp_path, images={"Tubulin": "Tubulin"}, channels=["Tubuline"])
 
 
@@ -117,20 +119,20 @@ def test_without_a_control_every_plate_lacks_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["high", "inf", "-1"])
 def test_bad_concentration_is_named_by_row_and_value(tmp_path: Path, value: str) -> None:
     content = fields().assign(dose=["1", value, "1", "1", "0", "0"])
-    with pytest.raises(ValueError, match=rf"fields\.csv: row 3: dose .*'{value}'"):
+    with pytest.raises(InputError, match=rf"fields\.csv: row 3: dose .*'{value}'"):
         opened(tmp_path, content, columns=COLUMNS | {CONCENTRATION: "dose"})
 
 
 def test_missing_table_and_missing_columns_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none\.csv: missing"):
+    with pytest.raises(InputError, match=r"none\.csv: missing"):
         table.open_screen(tmp_path, "none.csv", COLUMNS, {"DAPI": "DAPI"}, None, None)
-    with pytest.raises(ValueError, match="column drug is missing"):
+    with pytest.raises(InputError, match="column drug is missing"):
         opened(tmp_path, fields().drop(columns="drug"))
-    with pytest.raises(ValueError, match="Metadata_Label must be mapped"):
+    with pytest.raises(InputError, match="Metadata_Label must be mapped"):
         opened(tmp_path, columns={key: value for key, value in COLUMNS.items() if key != LABEL})
 
 
 def test_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("no")
-    with pytest.raises(ValueError, match=r"bad\.parquet: no table of fields"):
+    with pytest.raises(InputError, match=r"bad\.parquet: no table of fields"):
         table.open_screen(tmp_path, "bad.parquet", COLUMNS, {"DAPI": "DAPI"}, None, None)

@@ -9,12 +9,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from moa_ray import proposals
-from moa_ray.ledger import Proposal
-from moa_ray.proposals import Journal, Proposer
-from moa_ray.race import Standing
-from moa_ray.space import Space
-from moa_ray.spec import Optuna
+from moa_ray.config.search import OptunaSettings
+from moa_ray.config.search_space import Space
+from moa_ray.search.proposer import JOURNAL, Journal, Proposer
+from moa_ray.search.standing import Standing
+from moa_ray.tracking.results import Proposal
 
 FIXED = {"backbone": "SmallCNN", "weights": "random", "image_size": 32}
 SPACE: dict[str, Any] = {
@@ -27,17 +26,17 @@ SPACE: dict[str, Any] = {
 
 def proposer(space: dict[str, Any] = SPACE, seed: int = 0, **settings: Any) -> Proposer:
     read = Space.read({key: value for key, value in FIXED.items() if key not in space}, space)
-    return Proposer(read, Optuna.model_validate({"mode": "optuna", "space": space, **settings}), seed)
+    return Proposer(read, OptunaSettings.model_validate({"mode": "optuna", "space": space, **settings}), seed)
 
 
 def complete(proposal: Proposal, loss: float) -> Standing:
     return Standing(proposal, "complete", (loss, loss), "")
 
 
-def searched(one: Proposer, n: int, seed: int = 0) -> list[Standing]:
+def searched(proposing: Proposer, n: int, seed: int = 0) -> list[Standing]:
     """A search whose loss is the distance of the learning rate from 1e-3, in powers of ten."""
     standings: list[Standing] = []
-    while len(standings) < n and (proposal := one.propose(standings)) is not None:
+    while len(standings) < n and (proposal := proposing.propose(standings)) is not None:
         standings.append(complete(proposal, abs(np.log10(proposal.recipe.learning_rate) + 3)))
     return standings
 
@@ -75,9 +74,9 @@ def test_seeds_differ_and_one_seed_repeats() -> None:
 
 
 def test_known_recipes_come_first_and_what_they_leave_open_is_proposed() -> None:
-    known = [{"optimizer": "adam", "learning_rate": 0.001, "epochs": 4, "dropout": 0.2}, {"learning_rate": 0.01}]
-    standings = searched(proposer(first=known), 3)
-    assert standings[0].proposal.values == known[0]
+    first = [{"optimizer": "adam", "learning_rate": 0.001, "epochs": 4, "dropout": 0.2}, {"learning_rate": 0.01}]
+    standings = searched(proposer(first=first), 3)
+    assert standings[0].proposal.values == first[0]
     assert standings[1].proposal.values["learning_rate"] == 0.01
     assert "optimizer" in standings[1].proposal.values
 
@@ -106,10 +105,9 @@ def test_tpe_comes_closer_than_random() -> None:
 
 
 def test_optuna_is_told_the_truth() -> None:
-    one = proposer()
-    made = [one.propose([])]
-    assert made[0] is not None
-    proposal = made[0]
+    proposing = proposer()
+    proposal = proposing.propose([])
+    assert proposal is not None
     standings = [
         Standing(proposal, "complete", (1.0, 3.0), ""),
         Standing(proposal, "stopped", (2.0, 4.0, 9.0), "number 5 of 6"),
@@ -117,7 +115,7 @@ def test_optuna_is_told_the_truth() -> None:
         Standing(proposal, "running", (2.0,), ""),
         Standing(proposal, "waiting", (2.0,), ""),
     ]
-    trials = one.study(standings).trials
+    trials = proposing.study(standings).trials
     states = [trial.state for trial in trials]
     assert states == [
         TrialState.COMPLETE,
@@ -132,20 +130,20 @@ def test_optuna_is_told_the_truth() -> None:
 
 
 def test_accuracy_is_maximised() -> None:
-    one = proposer(objective="treatment_accuracy")
-    proposal = one.propose([])
+    proposing = proposer(objective="treatment_accuracy")
+    proposal = proposing.propose([])
     assert proposal is not None
-    study = one.study([Standing(proposal, "complete", (0.25, 0.75), "")])
+    study = proposing.study([Standing(proposal, "complete", (0.25, 0.75), "")])
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert study.trials[0].intermediate_values == {1: -0.25, 2: -0.5}
 
 
 def test_journal_opens_in_optuna_and_shows_every_candidate_once(tmp_path: Path) -> None:
-    one = proposer()
-    journal = Journal(tmp_path, "a study", one)
-    first = one.propose([])
+    proposing = proposer()
+    journal = Journal(tmp_path, "a study", proposing)
+    first = proposing.propose([])
     assert first is not None
-    second = one.propose([Standing(first, "running", (), "")])
+    second = proposing.propose([Standing(first, "running", (), "")])
     assert second is not None
     for losses, state in [((), "running"), ((1.0,), "running"), ((1.0, 2.0), "waiting"), ((1.0, 2.0), "stopped")]:
         standings = [Standing(first, state, losses, "")]  # type: ignore[arg-type]
@@ -154,7 +152,7 @@ def test_journal_opens_in_optuna_and_shows_every_candidate_once(tmp_path: Path) 
     journal.update([*standings, Standing(second, "complete", (0.5,), "")])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / proposals.JOURNAL))
+        backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / JOURNAL))
         study = optuna.load_study(study_name="a study", storage=optuna.storages.JournalStorage(backend))
     assert [trial.state for trial in study.trials] == [TrialState.PRUNED, TrialState.COMPLETE]
     assert study.trials[0].intermediate_values == {1: 1.0, 2: 1.5}
@@ -165,7 +163,7 @@ def test_a_new_start_writes_the_journal_anew(tmp_path: Path) -> None:
     standings = searched(proposer(), 3)
     for _ in range(2):
         Journal(tmp_path, "s", proposer()).update(standings)
-    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / proposals.JOURNAL))
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / JOURNAL))
     assert len(optuna.load_study(study_name="s", storage=optuna.storages.JournalStorage(backend)).trials) == 3
 
 
@@ -174,10 +172,3 @@ def test_choices_that_are_no_plain_values_are_found_again() -> None:
     standings = searched(proposer({"augment": [calm, {}]}), 2)
     assert {standing.proposal.recipe.augment.blur for standing in standings} == {0.0, 0.5}
     assert len(proposer({"augment": [calm, {}]}).study(standings).trials) == 2
-
-
-def test_figures_are_drawn_from_enough_candidates() -> None:
-    one = proposer()
-    assert proposals.figures(one.study(searched(one, 3))) == {}
-    drawn = proposals.figures(one.study(searched(one, 8)))
-    assert set(drawn) == {"optuna_importance", "optuna_slice", "optuna_parallel_coordinate"}

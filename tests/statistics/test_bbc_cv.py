@@ -1,4 +1,4 @@
-"""Choosing: which folds, which rung, who is worse, and what the choice costs."""
+"""What the choice among candidates costs in honesty."""
 
 import numpy as np
 import pandas as pd
@@ -6,77 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_ray.folds import make_folds
-from moa_ray.selection import bbc_cv, is_worse, rungs, search_order
-from moa_ray.tables import COMPOUND, LABEL, WEEK
-
-
-def fields(labels: dict[str, str]) -> pd.DataFrame:
-    return pd.DataFrame({COMPOUND: list(labels), LABEL: list(labels.values())})
-
-
-SCREEN = fields({"a1": "A", "a2": "A", "a3": "A", "b1": "B", "b2": "B", "c1": "C", "c2": "C", "c3": "C", "c4": "C"})
-FOLDS = make_folds(SCREEN, "compound")
-
-
-@given(st.integers(0, 2**31))
-def test_each_labels_turn_comes_before_any_labels_second(seed: int) -> None:
-    order = [name.partition("=")[2] for name in search_order(FOLDS, SCREEN, "all", seed)]
-    assert sorted(order) == sorted(SCREEN[COMPOUND])
-    assert {name[0] for name in order[:3]} == {"a", "b", "c"}
-    assert {name[0] for name in order[3:6]} == {"a", "b", "c"}
-    assert [name[0] for name in order[8:]] == ["c"]
-
-
-@given(st.integers(0, 2**31))
-def test_one_fold_a_label_is_the_beginning_of_the_order_of_all(seed: int) -> None:
-    few, every = (search_order(FOLDS, SCREEN, which, seed) for which in ("one_per_label", "all"))
-    assert few == every[:3]
-
-
-def test_the_order_depends_on_the_seed() -> None:
-    assert len({tuple(search_order(FOLDS, SCREEN, "all", seed)) for seed in range(20)}) > 10
-
-
-def test_folds_with_several_labels_cover_every_label_once() -> None:
-    table = pd.DataFrame({WEEK: ["1", "1", "2", "2", "3", "3"], LABEL: ["A", "B", "B", "C", "A", "C"]})
-    chosen = search_order(make_folds(table, "week"), table, "one_per_label", 0)
-    assert len(chosen) == 2
-
-
-def test_named_groups_are_taken_and_an_unknown_one_is_named() -> None:
-    assert set(search_order(FOLDS, SCREEN, ["a2", "compound=c1"], 0)) == {"compound=a2", "compound=c1"}
-    with pytest.raises(ValueError, match=r"folds\.search: no group 'a9' can be held out; there are a1, a2"):
-        search_order(FOLDS, SCREEN, ["a9"], 0)
-
-
-@given(st.integers(1, 60), st.integers(1, 12), st.floats(1.1, 5))
-def test_rungs_grow_to_all_folds(n_folds: int, first: int, factor: float) -> None:
-    sizes = rungs(n_folds, first, factor)
-    assert sizes[0] == min(first, n_folds)
-    assert sizes[-1] == n_folds
-    assert all(np.diff(sizes) > 0)
-
-
-def test_rungs_by_hand() -> None:
-    assert rungs(38, 4, 3) == [4, 12, 38]
-    assert rungs(12, 4, 3) == [4, 12]
-    assert rungs(3, 4, 3) == [3]
-    assert rungs(13, 4, 3) == [4, 13]
-
-
-@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 5)), min_size=1, max_size=5))
-def test_no_test_decides_on_fewer_than_six_folds(pairs: list[tuple[float, float]]) -> None:
-    losses, best = np.array(pairs).T
-    assert not is_worse(losses, best)
-
-
-def test_six_folds_that_are_all_worse_decide() -> None:
-    best = np.arange(6.0)
-    assert is_worse(best + np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), best)
-    assert not is_worse(best - 0.1, best)
-    assert not is_worse(best, best)
-    assert not is_worse(best + np.array([1, -1.1, 1.2, -1.3, 1.4, -1.5]), best)
+from moa_ray.statistics.bbc_cv import bbc_cv
 
 
 def slow_bbc(right: pd.DataFrame, groups: list[str], seed: int, samples: int) -> float:

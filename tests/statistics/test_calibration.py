@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from moa_ray import calibration, figures_calibration, metrics
-from moa_ray import given as tables_given
-from moa_ray.tables import CANDIDATE, COMPOUND, CONCENTRATION, LABEL
+from moa_ray.common.schema import CANDIDATE, COMPOUND, CONCENTRATION, LABEL
+from moa_ray.reporting.external import read
+from moa_ray.statistics import aggregation, calibration, intervals, scores
 
 LABELS = ["X", "Y", "Z"]
 PROBABILITIES = [f"prob_{label}" for label in LABELS]
@@ -53,7 +53,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
 @given(tables())
 def test_brier_and_bins_are_what_slow_loops_find(table: pd.DataFrame) -> None:
     squares, bins = [], {}
-    for row in metrics.renormalise(table).to_dict("records"):
+    for row in aggregation.renormalise(table).to_dict("records"):
         squares.append(sum((row[f"prob_{label}"] - (label == row[LABEL])) ** 2 for label in LABELS))
         said = max(LABELS, key=lambda label: row[f"prob_{label}"])
         confidence = row[f"prob_{said}"]
@@ -65,7 +65,10 @@ def test_brier_and_bins_are_what_slow_loops_find(table: pd.DataFrame) -> None:
         confidences, hits = zip(*bins[place], strict=True)
         assert row["n"] == len(hits)
         assert row["confidence"] == pytest.approx(sum(confidences) / len(hits))
-        assert (row["accuracy"], row["wilson_low"]) == (sum(hits) / len(hits), metrics.wilson(sum(hits), len(hits))[0])
+        assert (row["accuracy"], row["wilson_low"]) == (
+            sum(hits) / len(hits),
+            intervals.wilson(sum(hits), len(hits))[0],
+        )
 
 
 @few
@@ -75,10 +78,10 @@ def test_intervals_are_of_samples_that_draw_compounds(table: pd.DataFrame, seed:
     errors, gaps = [], []
     for places in np.random.default_rng([seed, 3]).integers(0, len(names), (12, len(names))):
         sample = pd.concat([table[table[COMPOUND] == names[place]] for place in places])
-        confidence, right = metrics.confidences(sample)
-        errors.append(metrics.calibration_error(sample))
+        confidence, right = scores.confidences(sample)
+        errors.append(scores.calibration_error(sample))
         gaps.append(right.mean() - confidence.mean())
-    expected = metrics.calibration_error(table)
+    expected = scores.calibration_error(table)
     low, high = (float(np.clip(2 * expected - np.quantile(errors, q), 0, 1)) for q in (0.975, 0.025))
     found = calibration.measure(table, seed, samples=12)
     assert (found.error, found.error_low, found.error_high) == pytest.approx((expected, low, high), abs=1e-9)
@@ -130,9 +133,18 @@ def test_the_factor_that_logits_were_multiplied_by_is_found_again(factor: float)
 @few
 @given(tables())
 def test_no_temperature_of_a_grid_is_more_likely(table: pd.DataFrame) -> None:
-    best = metrics.log_loss(calibration.scale(table, calibration.temperature(table)))
+    best = scores.log_loss(calibration.scale(table, calibration.temperature(table)))
     for temperature in np.geomspace(0.05, 20, 15):
-        assert best <= metrics.log_loss(calibration.scale(table, temperature)) + 1e-6
+        assert best <= scores.log_loss(calibration.scale(table, temperature)) + 1e-6
+
+
+@pytest.mark.parametrize(("labels", "bound"), [(["X", "X"], 0.05), (["Y", "Z"], 20.0)])
+def test_all_right_asks_for_the_lowest_temperature_and_all_wrong_for_the_highest(
+    labels: list[str], bound: float
+) -> None:
+    """A search within bounds comes near to them and never reaches them."""
+    table = table_of(np.array([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2]]), labels, ["a", "b"])
+    assert calibration.temperature(table) == pytest.approx(bound, rel=1e-12)
 
 
 def test_a_temperature_never_sees_the_compound_that_it_is_for() -> None:
@@ -150,7 +162,7 @@ def test_a_temperature_never_sees_the_compound_that_it_is_for() -> None:
 @few
 @given(tables(), st.floats(0.05, 20))
 def test_a_temperature_changes_no_predicted_label(table: pd.DataFrame, temperature: float) -> None:
-    assert metrics.predicted(calibration.scale(table, temperature)).equals(metrics.predicted(table))
+    assert aggregation.predicted(calibration.scale(table, temperature)).equals(aggregation.predicted(table))
 
 
 def test_a_probability_of_zero_for_the_true_label_has_a_finite_loss() -> None:
@@ -162,33 +174,14 @@ def test_a_probability_of_zero_for_the_true_label_has_a_finite_loss() -> None:
 
 
 def test_the_paper_s_networks_are_less_sure_than_they_are_right(shared: Path) -> None:
-    table, _ = tables_given.read(shared / "data" / "kensert2019" / "predictions.csv")
+    table, _ = read(shared / "data" / "kensert2019" / "predictions.csv")
     for _, mine in table.groupby(CANDIDATE):
         found = calibration.calibrate(mine)
         assert found.before.gap_low > 0
         assert max(found.temperatures.values()) < 1
         assert found.after.error < found.before.error
         assert found.after.brier < found.before.brier
-        assert metrics.log_loss(calibration.scale(mine, calibration.temperature(mine))) < found.before.log_loss
+        assert scores.log_loss(calibration.scale(mine, calibration.temperature(mine))) < found.before.log_loss
         # What no other compound prepares for: a treatment of its own, surely wrong.
         assert min(found.temperatures, key=lambda name: found.temperatures[name]) == "colchicine"
         assert found.after.log_loss > found.before.log_loss
-
-
-# The figure -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_diagram_has_a_point_a_bin_before_and_after() -> None:
-    found = calibration.calibrate(drawn(200, 2.0))
-    figure = figures_calibration.reliability(found)
-    for upper, quality in zip(figure.axes[:2], (found.before, found.after), strict=True):
-        points = upper.collections[-1].get_offsets()
-        np.testing.assert_array_equal(points, quality.bins[["confidence", "accuracy"]])
-    counts = [text.get_text() for text in figure.axes[2].texts]
-    assert counts == [str(n) for n in found.before.bins["n"]]
-
-
-def test_one_compound_alone_is_drawn_as_it_is() -> None:
-    found = calibration.calibrate(drawn(20, 2.0, compounds=1))
-    assert found.after is None
-    assert len(figures_calibration.reliability(found).axes) == 2

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_ray import comparison, intervals, metrics
-from moa_ray import given as tables_given
-from moa_ray.tables import CANDIDATE, COMPOUND, CONCENTRATION, FOLD, LABEL
+from moa_ray.common.schema import CANDIDATE, COMPOUND, CONCENTRATION, FOLD, LABEL
+from moa_ray.reporting.external import read
+from moa_ray.statistics import comparison, intervals, leaderboard
 
 
 def treatments(right: dict[str, str], fold: bool = True) -> pd.DataFrame:
@@ -98,8 +98,8 @@ def test_where_nothing_was_predicted_there_is_nothing_to_compare() -> None:
 
 
 def test_the_paper_s_three_networks_cannot_be_told_apart(shared: Path) -> None:
-    table, _ = tables_given.read(shared / "data" / "kensert2019" / "predictions.csv")
-    found = comparison.against_best(metrics.treatments_board(table), table).set_index(CANDIDATE)
+    table, _ = read(shared / "data" / "kensert2019" / "predictions.csv")
+    found = comparison.against_best(leaderboard.treatments_board(table), table).set_index(CANDIDATE)
     assert found.loc["InceptionResNetV2", "behind"] == 2
     assert sorted(found["against_best"]) == ["best", "not distinguishable", "not distinguishable"]
     assert found["mcnemar_holm"].min() == 1.0

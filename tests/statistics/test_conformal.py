@@ -12,9 +12,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from moa_ray import conformal, given, metrics
-from moa_ray.conformal import Conformal
-from moa_ray.tables import CANDIDATE, COMPOUND, CONCENTRATION, LABEL, probability_column
+from moa_ray.common.schema import CANDIDATE, COMPOUND, CONCENTRATION, LABEL, probability_column
+from moa_ray.config import conformal as config_conformal
+from moa_ray.config.conformal import ConformalSettings
+from moa_ray.reporting import external as given
+from moa_ray.statistics import aggregation, conformal
 
 REPETITIONS = 2000
 LABELS = ("X", "Y", "Z")
@@ -71,7 +73,9 @@ def test_the_setting_decides_what_counts_as_one() -> None:
     shares = table.groupby(COMPOUND)[list(map(probability_column, LABELS))].transform("first")
     table[shares.columns] = shares + 1e-9 * table[CONCENTRATION].to_numpy()[:, None]
     covered = {
-        unit: conformal.calibrate(table, Conformal(by_label=False, unit=unit)).covered(0.1)[conformal.COVERED].mean()
+        unit: conformal.calibrate(table, ConformalSettings(by_label=False, unit=unit))
+        .covered(0.1)[conformal.COVERED]
+        .mean()
         for unit in ("compound", "treatment")
     }
     assert covered["compound"] == pytest.approx(12 / 13)
@@ -83,14 +87,16 @@ def test_the_setting_decides_what_counts_as_one() -> None:
 def test_how_many_compounds_miss_their_label_is_arithmetic_whatever_the_network_says(seed: int, alpha: float) -> None:
     rng = np.random.default_rng(seed)
     table = screen({"X": 7, "Y": 6, "Z": 5}, doses=1, seed=seed, spread=rng.uniform(0.1, 10))
-    covered = conformal.calibrate(table, Conformal(by_label=False)).covered(alpha)[conformal.COVERED]
+    covered = conformal.calibrate(table, ConformalSettings(by_label=False)).covered(alpha)[conformal.COVERED]
     assert (~covered).sum() == math.floor(alpha * 18)
 
 
 # Against slow loops ---------------------------------------------------------------------------------------------------
 
 
-def slow_p(table: pd.DataFrame, settings: Conformal, seed: int, parts: tuple[tuple[str, ...], ...]) -> pd.DataFrame:
+def slow_p(
+    table: pd.DataFrame, settings: ConformalSettings, seed: int, parts: tuple[tuple[str, ...], ...]
+) -> pd.DataFrame:
     """A row, a label and a score at a time."""
     rows = table.to_dict("records")
     for row in rows:
@@ -125,8 +131,10 @@ def slow_p(table: pd.DataFrame, settings: Conformal, seed: int, parts: tuple[tup
 @pytest.mark.parametrize("by_label", [True, False])
 @pytest.mark.parametrize("unit", ["compound", "treatment"])
 @pytest.mark.parametrize("score", ["one_minus_p", "aps"])
-def test_p_values_are_those_of_a_slow_loop(score: conformal.Score, unit: conformal.Unit, by_label: bool) -> None:
-    settings = Conformal((0.25,), score, by_label, unit)
+def test_p_values_are_those_of_a_slow_loop(
+    score: config_conformal.Score, unit: config_conformal.Unit, by_label: bool
+) -> None:
+    settings = ConformalSettings((0.25,), score, by_label, unit)
     table = screen({"X": 5, "Y": 3, "Z": 2}, doses=3)
     made = conformal.calibrate(table, settings, seed=3)
     if by_label and unit == "compound":
@@ -148,7 +156,7 @@ def test_aps_sums_the_likelier_labels_and_a_part_of_its_own() -> None:
 @hypothesis_settings(max_examples=8, deadline=None)
 def test_the_order_of_rows_changes_nothing(order: list[int], seed: int) -> None:
     table = screen({"X": 4, "Y": 3, "Z": 2})
-    settings = Conformal((0.3,), "aps")
+    settings = ConformalSettings((0.3,), "aps")
     straight = conformal.calibrate(table, settings, seed).as_table([0.3])
     shuffled = conformal.calibrate(table.iloc[order], settings, seed).as_table([0.3])
     pd.testing.assert_frame_equal(shuffled.sort_values([COMPOUND, CONCENTRATION], ignore_index=True), straight)
@@ -158,7 +166,7 @@ def test_a_compound_never_calibrates_itself() -> None:
     table = screen({"X": 4, "Y": 3, "Z": 2})
     lost = table[LABEL].where(table[COMPOUND] != "X0", "Z")  # were its label another one
     before, after = (
-        conformal.calibrate(made, Conformal(by_label=False)) for made in (table, table.assign(**{LABEL: lost}))
+        conformal.calibrate(made, ConformalSettings(by_label=False)) for made in (table, table.assign(**{LABEL: lost}))
     )
     own = table[COMPOUND] == "X0"
     pd.testing.assert_frame_equal(before.p[own], after.p[own])
@@ -166,7 +174,7 @@ def test_a_compound_never_calibrates_itself() -> None:
 
 
 def test_treatments_of_another_table_are_calibrated_by_the_other_compounds() -> None:
-    table, settings = screen({"X": 5, "Y": 4, "Z": 3}, doses=2), Conformal((0.25,))
+    table, settings = screen({"X": 5, "Y": 4, "Z": 3}, doses=2), ConformalSettings((0.25,))
     made = conformal.calibrate(table, settings, seed=3)
     found = conformal.credibility(table, table, settings, seed=3)
     pd.testing.assert_series_equal(found, made.p.max(axis=1), check_names=False)
@@ -191,7 +199,7 @@ def test_treatments_of_another_table_are_calibrated_by_the_other_compounds() -> 
     ],
 )
 def test_labels_with_enough_compounds_stand_alone(sizes: dict[str, int], parts: tuple[tuple[str, ...], ...]) -> None:
-    assert conformal.calibrate(screen(sizes), Conformal((0.1,))).parts == parts
+    assert conformal.calibrate(screen(sizes), ConformalSettings((0.1,))).parts == parts
 
 
 def test_a_label_that_is_harder_than_the_rest_is_covered_only_by_itself() -> None:
@@ -199,7 +207,7 @@ def test_a_label_that_is_harder_than_the_rest_is_covered_only_by_itself() -> Non
     hard = table[LABEL] == "Z"
     table.loc[hard, list(map(probability_column, LABELS))] = screen({"Y": 20}, doses=1, seed=9).iloc[:, 3:].to_numpy()
     for by_label in (True, False):
-        made = conformal.calibrate(table, Conformal((0.1,), by_label=by_label))
+        made = conformal.calibrate(table, ConformalSettings((0.1,), by_label=by_label))
         missed = ~made.covered(0.1)[conformal.COVERED]
         if by_label:
             assert missed.groupby(table[LABEL]).sum().to_dict() == {"X": 2, "Y": 2, "Z": 2}
@@ -228,7 +236,7 @@ def test_one_compound_alone_reaches_nothing() -> None:
 @pytest.mark.parametrize("alphas", [(), (0.0,), (1.0,), (0.1, 5)])
 def test_alphas_are_shares(alphas: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="alphas are shares between 0 and 1"):
-        Conformal(alphas)
+        ConformalSettings(alphas)
 
 
 def test_a_treatment_stands_in_the_table_once() -> None:
@@ -258,7 +266,7 @@ def test_a_compound_is_the_median_of_its_treatments_and_needs_one_label() -> Non
     table.loc[table[COMPOUND] == "Y1", LABEL] = ["Y", "X", "Y"]
     made = conformal.compounds(table)
     assert list(made[COMPOUND]) == ["X0", "X1", "Y0", "Z0"]
-    own = metrics.renormalise(table[table[COMPOUND] == "X1"])["prob_Y"]
+    own = aggregation.renormalise(table[table[COMPOUND] == "X1"])["prob_Y"]
     assert made["prob_Y"][1] == sorted(own)[1]
 
 
@@ -275,7 +283,7 @@ def test_the_paper_s_networks_are_surer_at_one_in_ten_than_at_one_in_twenty(shar
     assert found[0.1][conformal.SIZE].mean() == pytest.approx(1, abs=0.1)
     # One compound that they get quite wrong stands in the way of 37 in 38: most labels must stay.
     assert found[0.05][conformal.SIZE].mean() > 5
-    image_by_image = conformal.calibrate(mine, Conformal(unit="treatment")).covered(0.1)
+    image_by_image = conformal.calibrate(mine, ConformalSettings(unit="treatment")).covered(0.1)
     assert image_by_image[conformal.COVERED].mean() == pytest.approx(0.9, abs=0.01)
     one_a_compound = conformal.calibrate(mine).covered(0.1)
     assert one_a_compound[conformal.COVERED].mean() == pytest.approx(0.95, abs=0.03)

@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_ray import intervals
+from moa_ray.statistics import intervals
 
 few = settings(max_examples=40, deadline=None)
 

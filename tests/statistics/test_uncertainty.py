@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from moa_ray import uncertainty
-from moa_ray.tables import BACKBONE, CANDIDATE, COMPOUND, CONCENTRATION, FOLD, LABEL
-from moa_ray.uncertainty import (
+from moa_ray.common.schema import BACKBONE, CANDIDATE, COMPOUND, CONCENTRATION, FOLD, LABEL
+from moa_ray.statistics import uncertainty
+from moa_ray.statistics.uncertainty import (
     DOUBT,
     EXPECTED,
     INCREDIBILITY,

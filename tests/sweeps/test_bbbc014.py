@@ -3,42 +3,31 @@
 import json
 from pathlib import Path
 
+import factories
 import pandas as pd
-import pytest
-import yaml
-from commands import predictions, results, run
+from commands import predictions, results, run_here
 
-from moa_ray.tables import CELL_LINE, WELL
-
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+from moa_ray.common.schema import CELL_LINE, WELL
 
 
 def test_both_cell_lines_are_held_out_and_64_wells_scored(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    plain = {
-        "study": "tiny014",
-        "seed": 3,
-        "out": str(out),
-        "screen": {
-            "name": "bbbc014",
-            "root": str(tmp_path / "painted"),
-            "painting": {"height": 96, "width": 128, "cells": 8},
-        },
-        "images": {
-            "field_size": 96,
-            "normalise": {"by": "none"},
-            "range_over": "tile",
-            "rows": 4,
-            "columns": 4,
-            "empty_share": None,
-        },
-        "folds": {"hold_out": "cell_line"},
-        "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 24, "epochs": 1, "batch_size": 32},
-        "aggregate": "mean",
+    screen = {
+        "name": "bbbc014",
+        "root": str(tmp_path / "painted"),
+        "painting": {"height": 96, "width": 128, "cells": 8},
     }
-    sweep = tmp_path / "tiny014.yaml"
-    sweep.write_text(yaml.safe_dump(plain))
-    run(sweep)
+    images = {
+        "field_size": 96,
+        "normalise": {"by": "none"},
+        "range_over": "tile",
+        "rows": 4,
+        "columns": 4,
+        "empty_share": None,
+    }
+    recipe = factories.recipe(image_size=24, epochs=1, batch_size=32)
+    more = {"folds": {"hold_out": "cell_line"}, "recipe": recipe, "aggregate": "mean"}
+    run_here(factories.sweep_file(tmp_path, study="tiny014", screen=screen, images=images, **more))
     assert {result["fold"]: result["status"] for result in results(out)} == {
         "cell_line=A549": "finished",
         "cell_line=MCF7": "finished",

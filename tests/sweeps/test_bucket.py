@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
+import factories
 import pytest
 import yaml
 from buckets import Server
-from commands import predictions, run, start, until
+from commands import predictions, run_here, start, until
 from pyarrow import fs
 
-from moa_ray import report, stores
-from moa_ray.screens.synthetic import Painting, paint
-from moa_ray.tables import TILE_KEY
-
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+from moa_ray import report
+from moa_ray.common import uri
+from moa_ray.common.schema import TILE_KEY
+from moa_ray.config.painting import Painting
+from moa_ray.screens.painted_bbbc021 import paint
 
 OUT = "ours/runs/tiny"
 
@@ -20,15 +21,14 @@ OUT = "ours/runs/tiny"
 def test_killed_sweep_is_gone_on_with_on_another_machine_and_repeats_no_trial(
     s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    size = {"height": 96, "width": 96}
-    paint(tmp_path / "painted", Painting(labels=2, compounds=2, concentrations=1, replicates=2, **size))
+    paint(tmp_path / "painted", Painting(**factories.painting()))
     fs.copy_files(str(tmp_path / "painted"), "ours/painted", destination_filesystem=s3.system)
     plain = {
         "study": "tiny",
         "seed": 3,
         "out": f"s3://{OUT}",
         "screen": {"name": "bbbc021", "root": "s3://ours/painted"},
-        "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32, "epochs": 1, "batch_size": 8},
+        "recipe": factories.recipe(epochs=1),
     }
     sweep = tmp_path / "tiny.yaml"
     sweep.write_text(yaml.safe_dump(plain))
@@ -40,14 +40,14 @@ def test_killed_sweep_is_gone_on_with_on_another_machine_and_repeats_no_trial(
     known = trials(s3)
     assert 1 <= len(known) < 4
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
-    assert f"report: s3://{OUT}/report.html" in run(sweep)
+    assert f"report: s3://{OUT}/report.html" in run_here(sweep)
     assert len(trials(s3)) == 4
     assert known.items() <= trials(s3).items()
     assert s3.names(OUT) >= {"sweep.yaml", "report.html", "leaderboard.csv", "mlflow.db", "predictions.parquet"}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a third"))
     assert report.main([f"s3://{OUT}"]) == 0
     assert f"report: s3://{OUT}/report.html" in capsys.readouterr().out
-    table = predictions(stores.folder(stores.place(f"s3://{OUT}")))
+    table = predictions(uri.folder(uri.place(f"s3://{OUT}")))
     assert table["fold"].nunique() == 4
     assert not table.duplicated(TILE_KEY).any()
 

@@ -1,58 +1,49 @@
-"""Whole searches by the command line: what they leave, and that a kill changes nothing."""
+"""Whole searches: what they leave, and that a kill changes nothing."""
 
 import json
 import warnings
 from pathlib import Path
 
+import factories
 import optuna
 import pandas as pd
 import pytest
-import yaml
-from commands import killed, predictions, results, run, times
+from commands import killed, predictions, results, run_here, times
 
-from moa_ray.proposals import JOURNAL
-from moa_ray.tables import CANDIDATE, TILE_KEY
+from moa_ray.common.schema import CANDIDATE, TILE_KEY
+from moa_ray.search.proposer import JOURNAL
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("one_ray")
 
 
 @pytest.fixture(scope="module")
 def search_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two labels, three compounds each: 2 search folds, 4 to confirm; four recipes, the first of which diverges."""
     folder = tmp_path_factory.mktemp("search")
-    painting = {"labels": 2, "compounds": 3, "concentrations": 1, "replicates": 2, "height": 96, "width": 96}
-    plain = {
-        "study": "tiny search",
-        "seed": 3,
-        "out": str(folder / "out"),
-        "tiles": str(folder / "tiles"),
-        "screen": {"name": "synthetic", "root": str(folder / "painted"), "painting": painting},
-        "recipe": {"backbone": "SmallCNN", "weights": "random", "image_size": 32, "epochs": 3, "batch_size": 8},
-        "search": {
-            "mode": "optuna",
-            "candidates": 4,
-            "sampler": "grid",
-            "confirm": 1,
-            "first": [{"learning_rate": 1.0e30}],
-            "space": {"learning_rate": [1.0e30, 0.1, 0.01, 0.001]},
-            "asha": {"grace_epochs": 1, "reduction_factor": 2},
-            "race": {"first_folds": 1, "reduction_factor": 2, "keep": 2},
-        },
-        "resources": {"concurrent": 1},
+    screen = {"name": "synthetic", "root": str(folder / "painted"), "painting": factories.painting(compounds=3)}
+    search = {
+        "mode": "optuna",
+        "candidates": 4,
+        "sampler": "grid",
+        "confirm": 1,
+        "first": [{"learning_rate": 1.0e30}],
+        "space": {"learning_rate": [1.0e30, 0.1, 0.01, 0.001]},
+        "asha": {"grace_epochs": 1, "reduction_factor": 2},
+        "race": {"first_folds": 1, "reduction_factor": 2, "keep": 2},
     }
-    path = folder / "search.yaml"
-    path.write_text(yaml.safe_dump(plain))
-    return path
+    recipe = factories.recipe(epochs=3)
+    sections = {"screen": screen, "recipe": recipe, "search": search, "resources": {"concurrent": 1}}
+    return factories.sweep_file(folder, study="tiny search", **sections)
 
 
 def ends(out: Path) -> dict[tuple[str, str], tuple[str, int]]:
-    return {(one["candidate"], one["fold"]): (one["status"], one["epochs"]) for one in results(out)}
+    return {(trial["candidate"], trial["fold"]): (trial["status"], trial["epochs"]) for trial in results(out)}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(search_file: Path) -> Path:
     """OUT of a search that nothing disturbed."""
-    run(search_file)
+    run_here(search_file)
     return search_file.parent / "out"
 
 
@@ -70,13 +61,13 @@ def test_the_winner_is_judged_on_folds_that_no_choice_saw(undisturbed: Path) -> 
 
 
 def test_each_end_is_told_apart(undisturbed: Path) -> None:
-    board = pd.read_csv(undisturbed / "leaderboard.csv").set_index("proposed")
-    assert board.loc[0, "state"] == "failed"
-    assert board.loc[0, "stopped_why"].startswith("diverged on compound=")
-    assert set(board["state"]) <= {"failed", "stopped", "complete"}
-    stopped = board[board["state"] == "stopped"]
+    leaderboard = pd.read_csv(undisturbed / "leaderboard.csv").set_index("proposed")
+    assert leaderboard.loc[0, "state"] == "failed"
+    assert leaderboard.loc[0, "stopped_why"].startswith("diverged on compound=")
+    assert set(leaderboard["state"]) <= {"failed", "stopped", "complete"}
+    stopped = leaderboard[leaderboard["state"] == "stopped"]
     assert stopped["stopped_why"].str.len().min() > 0
-    statuses = {one["status"] for one in results(undisturbed)}
+    statuses = {trial["status"] for trial in results(undisturbed)}
     assert {"finished", "diverged"} <= statuses <= {"finished", "diverged", "stopped"}
 
 
@@ -92,7 +83,7 @@ def test_journal_opens_and_holds_the_candidates(undisturbed: Path) -> None:
 
 def test_finished_search_run_again_trains_nothing(undisturbed: Path, search_file: Path) -> None:
     before = times(undisturbed)
-    run(search_file)
+    run_here(search_file)
     assert times(undisturbed) == before
 
 
@@ -100,7 +91,7 @@ def test_killed_search_ends_as_an_undisturbed_one(search_file: Path, undisturbed
     out = tmp_path / "killed"
     killed(search_file, out, 4)
     kept = times(out)
-    run(search_file, f"out={out}")
+    run_here(search_file, f"out={out}")
     assert kept.items() <= times(out).items()
     assert ends(out) == ends(undisturbed)
     pd.testing.assert_frame_equal(predictions(out), predictions(undisturbed))
@@ -108,9 +99,9 @@ def test_killed_search_ends_as_an_undisturbed_one(search_file: Path, undisturbed
 
 def test_search_goes_on_for_more_candidates(search_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "longer"
-    run(search_file, f"out={out}", "search.candidates=2")
+    run_here(search_file, f"out={out}", "search.candidates=2")
     first = set(ends(out))
-    run(search_file, f"out={out}", "search.candidates=4")
+    run_here(search_file, f"out={out}", "search.candidates=4")
     assert first <= set(ends(out))
     assert len(pd.read_csv(out / "leaderboard.csv")) == 4
 
@@ -120,10 +111,9 @@ def test_whatever_the_number_of_slots_a_trial_yields_the_same(
 ) -> None:
     out = tmp_path / "two"
     # Which candidates ASHA lets live depends on who ends first; without it every one has its first folds.
-    run(search_file, f"out={out}", "resources.concurrent=2", "search.asha=null", "validation.share=0.15")
-    mine, theirs = predictions(out), predictions(undisturbed)
-    key = [CANDIDATE, *TILE_KEY]
-    both = mine.merge(theirs, on=key, suffixes=("", "_theirs"))
+    run_here(search_file, f"out={out}", "resources.concurrent=2", "search.asha=null", "validation.share=0.15")
+    with_two, with_one = predictions(out), predictions(undisturbed)
+    both = with_two.merge(with_one, on=[CANDIDATE, *TILE_KEY], suffixes=("", "_one"))
     assert len(both) > 0
-    for name in (column for column in mine.columns if column.startswith("prob_")):
-        pd.testing.assert_series_equal(both[name], both[f"{name}_theirs"], check_names=False)
+    for name in (column for column in with_two.columns if column.startswith("prob_")):
+        pd.testing.assert_series_equal(both[name], both[f"{name}_one"], check_names=False)

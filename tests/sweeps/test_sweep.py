@@ -1,52 +1,43 @@
-"""Whole sweeps by the command line, on a painted screen: what they leave, and that nothing is lost or done twice."""
+"""Whole sweeps on a painted screen: what they leave, and that nothing is lost or done twice."""
 
-import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import factories
 import pandas as pd
 import psutil
 import pytest
-import yaml
-from commands import PATIENCE, attempt, killed, predictions, results, run, start, times, until
+from commands import (
+    PATIENCE,
+    attempt_here,
+    killed,
+    predictions,
+    results,
+    run,
+    run_here,
+    start,
+    times,
+    until,
+    until_true,
+)
 
-from moa_ray.tables import TILE_KEY, probability_columns
+from moa_ray import run_sweep
+from moa_ray.common.schema import TILE_KEY, probability_columns
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("one_ray")
 
 
 @pytest.fixture(scope="module")
 def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two labels, two compounds each, 32 pixels: 4 folds of one recipe."""
-    folder = tmp_path_factory.mktemp("sweep")
-    plain = {
-        "study": "tiny",
-        "seed": 3,
-        "out": str(folder / "out"),
-        "tiles": str(folder / "tiles"),
-        "screen": {
-            "name": "synthetic",
-            "root": str(folder / "painted"),
-            "painting": {"labels": 2, "compounds": 2, "concentrations": 1, "replicates": 2, "height": 96, "width": 96},
-        },
-        "recipe": {
-            "backbone": "SmallCNN",
-            "weights": "random",
-            "image_size": 32,
-            "epochs": 2,
-            "batch_size": 8,
-            "learning_rate": 0.01,
-        },
-        "resources": {"concurrent": 1},
-    }
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(plain))
-    return path
+    recipe = factories.recipe(epochs=2, learning_rate=0.01)
+    return factories.sweep_file(tmp_path_factory.mktemp("sweep"), recipe=recipe, resources={"concurrent": 1})
 
 
 @pytest.fixture(scope="module")
 def undisturbed(sweep_file: Path) -> Path:
-    """OUT of a sweep that nothing disturbed."""
+    """OUT of a sweep by the command line that nothing disturbed."""
     run(sweep_file)
     return sweep_file.parent / "out"
 
@@ -79,7 +70,7 @@ def test_every_tile_is_predicted_once_and_probabilities_sum_to_one(undisturbed: 
 
 def test_finished_sweep_run_again_trains_nothing(undisturbed: Path, sweep_file: Path) -> None:
     before = times(undisturbed)
-    run(sweep_file)
+    run_here(sweep_file)
     assert times(undisturbed) == before
 
 
@@ -107,23 +98,23 @@ def test_killed_driver_goes_on_and_equals_an_undisturbed_sweep(
 ) -> None:
     out, finished = broken_off
     assert 1 <= len(results(out)) < 4
-    run(sweep_file, f"out={out}")
+    run_here(sweep_file, f"out={out}")
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     pd.testing.assert_frame_equal(predictions(out), predictions(undisturbed), atol=1e-6)
 
 
 def test_killed_worker_costs_its_trial_one_attempt(sweep_file: Path, tmp_path: Path, undisturbed: Path) -> None:
     out = tmp_path / "out"
-    process = start(sweep_file, f"out={out}", "resources.retries=1")
 
     def worker() -> list[psutil.Process]:
-        family = psutil.Process(process.pid).children(recursive=True)
+        family = psutil.Process().children(recursive=True)
         return [child for child in family if "ResourceTrainable" in " ".join(_words(child))]
 
-    until(lambda: len(results(out)) >= 1 and bool(worker()), process)
-    worker()[0].kill()
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
+    with ThreadPoolExecutor(1) as executor:
+        sweep = executor.submit(run_sweep, sweep_file, f"out={out}", "resources.retries=1")
+        until_true(lambda: sweep.done() or (len(results(out)) >= 1 and bool(worker())))
+        worker()[0].kill()
+        assert sweep.result(timeout=PATIENCE).finished
     assert sorted(result["attempts"] for result in results(out)) == [1, 1, 1, 2]
     pd.testing.assert_frame_equal(predictions(out), predictions(undisturbed), atol=1e-6)
 
@@ -146,44 +137,46 @@ def test_interrupt_or_stopped_job_leaves_the_ledger_intact_and_says_130(
     until(lambda: len(results(out)) >= 1, process)
     stopped = [psutil.Process(process.pid)]
     if number == signal.SIGTERM:  # `ray job stop` sends it to all that the command has started
-        stopped += [child for child in stopped[0].children() if "moa_ray.runs" in _words(child)]
+        stopped += [child for child in stopped[0].children() if "moa_ray.tracking.mlflow_runs" in _words(child)]
         assert len(stopped) == 2
-    for one in stopped:
-        one.send_signal(number)
+    for process_to_stop in stopped:
+        process_to_stop.send_signal(number)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert "MLflow" not in output
     assert not list(out.glob("ledger/.writing-*"))
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert "KILLED" in {run.info.status for run in runs}
     assert "RUNNING" not in {run.info.status for run in runs}
 
 
 def test_recipe_that_diverges_fails_alone(sweep_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    output = run(
+    output = run_here(
         sweep_file,
         f"out={out}",
         "recipe={backbone: SmallCNN, weights: random, image_size: 32}",
         "search.space.learning_rate=[0.01, 1e30]",
         "recipe.epochs=1",
     )
-    found = [(path["recipe"]["learning_rate"], path["status"]) for path in results(out)]
-    assert sorted(found) == [(0.01, "finished")] * 4 + [(1e30, "diverged")] * 4
+    ends = [(result["recipe"]["learning_rate"], result["status"]) for result in results(out)]
+    assert sorted(ends) == [(0.01, "finished")] * 4 + [(1e30, "diverged")] * 4
     assert "epoch 1" in output
 
 
-def test_mlflow_that_is_down_stops_nothing_and_is_caught_up(sweep_file: Path, tmp_path: Path) -> None:
+def test_mlflow_that_is_down_stops_nothing_and_is_caught_up(
+    sweep_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow import MlflowClient
 
     out = tmp_path / "out"
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    output = run(sweep_file, f"out={out}", "tracking.uri=http://127.0.0.1:9", "recipe.epochs=1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    output = run_here(sweep_file, f"out={out}", "tracking.uri=http://127.0.0.1:9", "recipe.epochs=1")
     assert output.count("cannot be reached") == 1
     store = f"sqlite:///{tmp_path / 'later.db'}"
-    output = run(sweep_file, f"out={out}", f"tracking.uri={store}", "recipe.epochs=1")
+    run_here(sweep_file, f"out={out}", f"tracking.uri={store}", "recipe.epochs=1")
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
@@ -191,23 +184,23 @@ def test_mlflow_that_is_down_stops_nothing_and_is_caught_up(sweep_file: Path, tm
 
 
 def test_changed_sweep_is_refused_with_its_keys_and_fresh_starts_beside(undisturbed: Path, sweep_file: Path) -> None:
-    status, output = attempt(sweep_file, "seed=4")
+    status, output = attempt_here(sweep_file, "seed=4")
     assert status == 2
     assert "seed" in output
     assert "--fresh" in output
     assert "Traceback" not in output
-    output = run(sweep_file, "seed=4", "recipe.epochs=1", "--fresh")
+    run_here(sweep_file, "seed=4", "recipe.epochs=1", "--fresh")
     assert len(results(undisturbed.with_name("out-2"))) == 4
 
 
 def test_resources_that_this_machine_lacks_are_refused(sweep_file: Path, tmp_path: Path) -> None:
-    status, output = attempt(sweep_file, f"out={tmp_path / 'out'}", "resources.gpus=9")
+    status, output = attempt_here(sweep_file, f"out={tmp_path / 'out'}", "resources.gpus=9")
     assert status == 2
     assert "resources: each trial of SmallCNN asks for 1 CPU, 9 GPUs, which no node has" in output
 
 
 def test_plan_starts_nothing(sweep_file: Path, tmp_path: Path) -> None:
-    status, output = attempt(sweep_file, f"out={tmp_path / 'out'}", "--plan")
+    status, output = attempt_here(sweep_file, f"out={tmp_path / 'out'}", "--plan")
     assert status == 0
     assert "trials       4" in output
     assert not (tmp_path / "out").exists()
@@ -216,7 +209,7 @@ def test_plan_starts_nothing(sweep_file: Path, tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_said_before_any_trial(sweep_file: Path, tmp_path: Path) -> None:
     weights = tmp_path / "other.weights.h5"
     weights.write_bytes(b"no weights")
-    status, output = attempt(sweep_file, f"out={tmp_path / 'out'}", f"recipe.weights={weights}")
+    status, output = attempt_here(sweep_file, f"out={tmp_path / 'out'}", f"recipe.weights={weights}")
     assert status == 2
     assert str(weights) in output
     assert "Traceback" not in output

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from moa_ray.recipe import NO_AUGMENTATION, Recipe
-from moa_ray.tiles import Features
+from moa_ray.config.recipe import NO_AUGMENTATION, Recipe
+from moa_ray.tiles.features import FrozenFeatures
 
 RECIPE = Recipe("SmallCNN", "a.weights.h5", 32, freeze="all", augment=NO_AUGMENTATION)
 TURNED = dataclasses.replace(NO_AUGMENTATION, orientations=8)
@@ -38,7 +38,7 @@ def quiet(done: int, total: int) -> None:
 )
 def test_what_shapes_features_gives_another_file(change: dict[str, object], tmp_path: Path) -> None:
     other = dataclasses.replace(RECIPE, **change)  # type: ignore[arg-type]
-    assert Features.of(tmp_path, other, "w").path != Features.of(tmp_path, RECIPE, "w").path
+    assert FrozenFeatures.of(tmp_path, other, "w").path != FrozenFeatures.of(tmp_path, RECIPE, "w").path
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def test_what_shapes_features_gives_another_file(change: dict[str, object], tmp_
 )
 def test_heads_and_the_name_of_the_weights_share_a_file(change: dict[str, object], tmp_path: Path) -> None:
     other = dataclasses.replace(RECIPE, **change)  # type: ignore[arg-type]
-    assert Features.of(tmp_path, other, "w").path == Features.of(tmp_path, RECIPE, "w").path
+    assert FrozenFeatures.of(tmp_path, other, "w").path == FrozenFeatures.of(tmp_path, RECIPE, "w").path
 
 
 def test_weights_of_another_content_are_another_file(tmp_path: Path) -> None:
-    assert Features.of(tmp_path, RECIPE, "w").path != Features.of(tmp_path, RECIPE, "x").path
+    assert FrozenFeatures.of(tmp_path, RECIPE, "w").path != FrozenFeatures.of(tmp_path, RECIPE, "x").path
 
 
 def test_stretches_in_any_order_make_the_array_and_a_file_that_says_what_it_holds(tmp_path: Path) -> None:
-    features = Features.of(tmp_path, RECIPE, "content")
+    features = FrozenFeatures.of(tmp_path, RECIPE, "content")
     counted: list[tuple[int, int]] = []
     features.write(10, stretches, lambda done, total: counted.append((done, total)))
     np.testing.assert_array_equal(np.load(features.path), VALUES)
@@ -64,7 +64,7 @@ def test_stretches_in_any_order_make_the_array_and_a_file_that_says_what_it_hold
 
 
 def test_interrupted_set_is_not_there_and_is_made_the_next_time(tmp_path: Path) -> None:
-    features = Features.of(tmp_path, RECIPE, "w")
+    features = FrozenFeatures.of(tmp_path, RECIPE, "w")
 
     def killed() -> Iterator[tuple[int, NDArray[np.float32]]]:
         yield 0, VALUES[:, :4]
@@ -79,14 +79,14 @@ def test_interrupted_set_is_not_there_and_is_made_the_next_time(tmp_path: Path) 
 
 
 def test_set_that_lacks_tiles_is_not_written(tmp_path: Path) -> None:
-    features = Features.of(tmp_path, RECIPE, "w")
+    features = FrozenFeatures.of(tmp_path, RECIPE, "w")
     with pytest.raises(AssertionError, match="1 of 11 tiles without features"):
         features.write(11, stretches, quiet)
     assert not features.path.exists()
 
 
 def test_set_that_is_there_is_not_asked_for(tmp_path: Path) -> None:
-    features = Features.of(tmp_path, RECIPE, "w")
+    features = FrozenFeatures.of(tmp_path, RECIPE, "w")
     features.write(10, stretches, quiet)
     before = features.path.stat().st_mtime_ns
 

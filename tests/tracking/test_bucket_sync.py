@@ -9,25 +9,31 @@ import pytest
 from buckets import Server
 from commands import until_true
 
-from moa_ray import mirror, report, spec, stores
-from moa_ray.ledger import Ledger, Result
-from moa_ray.mirror import Mirror
-from moa_ray.spec import Sweep
-from moa_ray.stores import Store, Uri, place
+from moa_ray import report
+from moa_ray.common import uri
+from moa_ray.common.errors import InputError
+from moa_ray.common.object_store import Store
+from moa_ray.common.uri import Uri, place
+from moa_ray.config import sweep_file
+from moa_ray.config.sweep_file import Sweep
+from moa_ray.tracking import bucket_sync
+from moa_ray.tracking.bucket_sync import BucketSync
+from moa_ray.tracking.ledger import Ledger
+from moa_ray.tracking.results import Result
 
 STUDY = {"tiles": "t", "labels": ["A", "B"], "weights": {}}
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror, "_PAUSE", 0.02)
+    monkeypatch.setattr(bucket_sync, "_PAUSE", 0.02)
 
 
 @pytest.fixture
 def out(s3: Server) -> Uri:
-    found = place(s3.uri("ours/runs/test"))
-    assert isinstance(found, Uri)
-    return found
+    parsed = place(s3.uri("ours/runs/test"))
+    assert isinstance(parsed, Uri)
+    return parsed
 
 
 def sweep(out: Uri) -> Sweep:
@@ -37,7 +43,7 @@ def sweep(out: Uri) -> Sweep:
         "screen": {"name": "bbbc021", "root": "s3://ours/data"},
         "recipe": {"backbone": "SmallCNN", "weights": "random"},
     }
-    return spec.check(plain, "test.yaml")
+    return sweep_file.check(plain, "test.yaml")
 
 
 def result(fold: str = "compound=a", **more: object) -> Result:
@@ -45,21 +51,21 @@ def result(fold: str = "compound=a", **more: object) -> Result:
     return Result("c", fold, **{"status": "finished", "recipe": {"epochs": 1}, **tables, **more})  # type: ignore[arg-type]
 
 
-def begin(out: Uri, mirrored: Mirror) -> Ledger:
-    book = Ledger(out, mirrored.send)
-    book.open(sweep(out), STUDY)
-    mirrored.claim()
-    return book
+def begin(out: Uri, sync: BucketSync) -> Ledger:
+    ledger = Ledger(out, sync.send)
+    ledger.open(sweep(out), STUDY)
+    sync.claim()
+    return ledger
 
 
 def run(out: Uri, *results: Result) -> list[str]:
     """A sweep that records some trials; what it warned of."""
     warnings: list[str] = []
-    with Mirror(out, warnings.append) as mirrored:
-        book = begin(out, mirrored)
-        for one in results:
-            book.write(one)
-    assert mirrored.complete is not any("files are not at" in warning for warning in warnings)
+    with BucketSync(out, warnings.append) as sync:
+        ledger = begin(out, sync)
+        for trial in results:
+            ledger.write(trial)
+    assert sync.complete is not any("files are not at" in warning for warning in warnings)
     return warnings
 
 
@@ -83,22 +89,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_folder_is_its_own_mirror(tmp_path: Path) -> None:
-    with Mirror(tmp_path, pytest.fail) as mirrored:
+def test_folder_is_sent_nowhere(tmp_path: Path) -> None:
+    with BucketSync(tmp_path, pytest.fail) as sync:
         (tmp_path / "a").write_text("a")
-        mirrored.claim()
-        mirrored.send(tmp_path / "a")
-    assert mirrored.folder == tmp_path
-    assert mirrored.complete
+        sync.claim()
+        sync.send(tmp_path / "a")
+    assert sync.folder == tmp_path
+    assert sync.complete
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
 def test_all_that_is_written_is_in_the_bucket_at_the_end(out: Uri, s3: Server) -> None:
-    with Mirror(out, pytest.fail) as mirrored:
-        begin(out, mirrored).write(result())
-        (mirrored.folder / "figures").mkdir()
-        (mirrored.folder / "figures" / "a.svg").write_text("<svg>")
-        (mirrored.folder / ".writing").write_text("half")
+    with BucketSync(out, pytest.fail) as sync:
+        begin(out, sync).write(result())
+        (sync.folder / "figures").mkdir()
+        (sync.folder / "figures" / "a.svg").write_text("<svg>")
+        (sync.folder / ".writing").write_text("half")
     wanted = {"history.parquet", "predictions.parquet", "result.json"}
     assert s3.names("ours/runs/test") == {
         "sweep.yaml",
@@ -114,8 +120,8 @@ def test_trial_arrives_while_the_sweep_goes_on_and_its_result_last(
     sent: list[str] = []
     send = Store.send
     monkeypatch.setattr(Store, "send", lambda store, name, folder: (sent.append(name), send(store, name, folder))[1])
-    with Mirror(out, pytest.fail) as mirrored:
-        begin(out, mirrored).write(result())
+    with BucketSync(out, pytest.fail) as sync:
+        begin(out, sync).write(result())
         until_true(lambda: "ledger/c/compound=a/result.json" in s3.names("ours/runs/test"))
     trial = [name for name in sent if name.startswith("ledger/c/")]
     assert len(trial) == 3
@@ -126,17 +132,17 @@ def test_another_machine_goes_on_from_the_bucket(
     out: Uri, s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run(out, result("compound=a"))
-    first, before = stores.folder(out), contents(stores.folder(out))
+    first, before = uri.folder(out), contents(uri.folder(out))
     on_another_machine(monkeypatch, tmp_path)
-    with Mirror(out, pytest.fail) as mirrored:
-        assert mirrored.folder != first
-        assert contents(mirrored.folder) == before
-        book = begin(out, mirrored)
-        assert {one.key for one in book.results()} == {("c", "compound=a")}
-        book.write(result("compound=b"))
+    with BucketSync(out, pytest.fail) as sync:
+        assert sync.folder != first
+        assert contents(sync.folder) == before
+        ledger = begin(out, sync)
+        assert {trial.key for trial in ledger.results()} == {("c", "compound=a")}
+        ledger.write(result("compound=b"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with Mirror(out, pytest.fail):
-        assert {one.fold for one in Ledger(out).results()} == {"compound=a", "compound=b"}
+    with BucketSync(out, pytest.fail):
+        assert {trial.fold for trial in Ledger(out).results()} == {"compound=a", "compound=b"}
         assert Ledger(out).load(result("compound=b")).predictions is not None
 
 
@@ -144,7 +150,7 @@ def test_nothing_is_sent_or_fetched_twice(out: Uri, monkeypatch: pytest.MonkeyPa
     run(out, result())
     monkeypatch.setattr(Store, "send", lambda *given: pytest.fail("sent"))
     monkeypatch.setattr(Store, "fetch", lambda *given: pytest.fail("fetched"))
-    with Mirror(out, pytest.fail):
+    with BucketSync(out, pytest.fail):
         pass
 
 
@@ -156,7 +162,7 @@ def test_trial_that_was_run_again_takes_the_place_of_the_earlier_on_any_machine(
     until_true(lambda: Store(out).files()["ledger/c/compound=a/result.json"].time < _now(out))
     run(out, result())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with Mirror(out, pytest.fail):
+    with BucketSync(out, pytest.fail):
         (read,) = Ledger(out).results()
     assert read.status == "finished"
 
@@ -172,8 +178,8 @@ def _now(out: Uri) -> int:
 
 def test_bucket_that_is_missing_is_told_before_anything_runs(s3: Server) -> None:
     with (
-        pytest.raises(ValueError, match=r"^out: s3://none/x\?.*NO_SUCH_BUCKET.*look at the bucket"),
-        Mirror(place(s3.uri("none/x")), pytest.fail),
+        pytest.raises(InputError, match=r"^out: s3://none/x\?.*NO_SUCH_BUCKET.*look at the bucket"),
+        BucketSync(place(s3.uri("none/x")), pytest.fail),
     ):
         pytest.fail("began")
 
@@ -182,8 +188,8 @@ def test_denied_access_is_told_without_the_key(out: Uri, s3: Server) -> None:
     s3.deny(True)
     try:
         with (
-            pytest.raises(ValueError, match=r"^out: s3://ours/runs/test.*credentials") as error,
-            Mirror(out, pytest.fail),
+            pytest.raises(InputError, match=r"^out: s3://ours/runs/test.*credentials") as error,
+            BucketSync(out, pytest.fail),
         ):
             pytest.fail("began")
     finally:
@@ -194,37 +200,37 @@ def test_denied_access_is_told_without_the_key(out: Uri, s3: Server) -> None:
 
 def test_server_that_is_not_there_is_told_before_anything_runs(out: Uri, gone: Server) -> None:
     gone.stop()
-    with pytest.raises(ValueError, match=r"^out: s3://ours/runs/test"), Mirror(out, pytest.fail):
+    with pytest.raises(InputError, match=r"^out: s3://ours/runs/test"), BucketSync(out, pytest.fail):
         pytest.fail("began")
 
 
 def test_server_that_comes_back_gets_what_it_missed(out: Uri, gone: Server) -> None:
     warnings: list[str] = []
-    with Mirror(out, warnings.append) as mirrored:
-        book = begin(out, mirrored)
-        until_true(lambda: mirrored.complete)
+    with BucketSync(out, warnings.append) as sync:
+        ledger = begin(out, sync)
+        until_true(lambda: sync.complete)
         gone.stop()
-        book.write(result())
+        ledger.write(result())
         until_true(lambda: bool(warnings))
         gone.start()
     assert "ledger/c/compound=a/result.json" in gone.names("ours/runs/test")
-    assert mirrored.complete
+    assert sync.complete
     (warning,) = warnings
     assert "The sweep goes on, and it is tried again" in warning
 
 
 def test_what_was_never_sent_is_sent_at_the_next_start(out: Uri, gone: Server) -> None:
     warnings: list[str] = []
-    with Mirror(out, warnings.append) as mirrored:
-        book = begin(out, mirrored)
-        until_true(lambda: mirrored.complete)
+    with BucketSync(out, warnings.append) as sync:
+        ledger = begin(out, sync)
+        until_true(lambda: sync.complete)
         gone.stop()
-        book.write(result())
-    assert not mirrored.complete
+        ledger.write(result())
+    assert not sync.complete
     assert warnings[-1].startswith(f"3 files are not at {out}, ledger/c/compound=a/")
-    assert [one.status for one in Ledger(out).results()] == ["finished"]
+    assert [trial.status for trial in Ledger(out).results()] == ["finished"]
     gone.start()
-    with Mirror(out, pytest.fail) as again:
+    with BucketSync(out, pytest.fail) as again:
         until_true(lambda: again.complete)
         assert "ledger/c/compound=a/result.json" in gone.names("ours/runs/test")
 
@@ -242,7 +248,7 @@ def test_trial_whose_tables_cannot_be_fetched_is_not_there(
         fetch(store, name, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Store, "fetch", broken)
-    with pytest.raises(ValueError, match="broken off"), Mirror(out, pytest.fail):
+    with pytest.raises(InputError, match="broken off"), BucketSync(out, pytest.fail):
         pytest.fail("began")
     assert list(Ledger(out).results()) == []
 
@@ -255,28 +261,28 @@ def foreign(out: Uri) -> bytes:
 
 
 def test_sweep_that_another_has_overtaken_does_not_begin(out: Uri) -> None:
-    with Mirror(out, lambda warning: None) as mirrored:
+    with BucketSync(out, lambda warning: None) as sync:
         study = foreign(out)
-        with pytest.raises(ValueError, match="holds another sweep than"):
-            begin(out, mirrored)
+        with pytest.raises(InputError, match="holds another sweep than"):
+            begin(out, sync)
     with Store(out).open("ledger/study.json") as file:
         assert file.read() == study
 
 
 def test_sweep_that_is_overwritten_leaves_the_other_alone_and_keeps_its_own(out: Uri, s3: Server) -> None:
     warnings: list[str] = []
-    with Mirror(out, warnings.append) as mirrored:
-        book = begin(out, mirrored)
-        until_true(lambda: mirrored.complete)
+    with BucketSync(out, warnings.append) as sync:
+        ledger = begin(out, sync)
+        until_true(lambda: sync.complete)
         study = foreign(out)
-        book.write(result())
-    assert not mirrored.complete
+        ledger.write(result())
+    assert not sync.complete
     assert "holds another sweep than" in warnings[0]
     assert s3.names("ours/runs/test") == {"sweep.yaml", "ledger/study.json"}
     with Store(out).open("ledger/study.json") as file:
         assert file.read() == study
     assert len(list(Ledger(out).results())) == 1
-    with pytest.raises(ValueError, match="move the copy away"), Mirror(out, pytest.fail):
+    with pytest.raises(InputError, match="move the copy away"), BucketSync(out, pytest.fail):
         pytest.fail("began")
 
 
@@ -284,10 +290,10 @@ def test_bucket_that_was_emptied_begins_anew_and_the_copy_is_kept(out: Uri, s3: 
     run(out, result())
     s3.system.delete_dir_contents("ours")
     warnings: list[str] = []
-    with Mirror(out, warnings.append) as mirrored:
+    with BucketSync(out, warnings.append) as sync:
         assert list(Ledger(out).results()) == []
     (warning,) = warnings
-    (kept,) = mirrored.folder.parent.glob(f"{mirrored.folder.name}-*")
+    (kept,) = sync.folder.parent.glob(f"{sync.folder.name}-*")
     assert str(kept) in warning
     assert (kept / "ledger" / "c" / "compound=a" / "result.json").exists()
 

@@ -1,16 +1,20 @@
-import keras
+"""What each layer of augmentation does to images, how often, and that its draws follow from the seed alone."""
+
 import numpy as np
 import pytest
-from scipy.ndimage import uniform_filter
+from lazy import Lazy
+from painted import eight
 
-from moa_ray import augment
-from moa_ray.recipe import NO_AUGMENTATION, Augmentation
+from moa_ray.config.recipe import NO_AUGMENTATION, Augmentation
+
+keras = Lazy("keras")
+augmentation = Lazy("moa_ray.training.augmentation")
 
 LAYERS = {
-    "orientations": augment.Orientations,
-    "jitter": lambda: augment.ChannelJitter((0.5, 1.0, 2.0)),
-    "blur": lambda: augment.MeanFilter(0.5),
-    "noise": lambda: augment.GaussianNoise(0.5, 50.0),
+    "orientations": lambda: augmentation.Orientations(),
+    "jitter": lambda: augmentation.ChannelJitter((0.5, 1.0, 2.0)),
+    "blur": lambda: augmentation.MeanFilter(0.5),
+    "noise": lambda: augmentation.GaussianNoise(0.5, 50.0),
 }
 
 
@@ -25,13 +29,8 @@ def augmented(layer, images, seed=1):
     return np.asarray(keras.ops.convert_to_numpy(layer(images, training=True)))
 
 
-def eight(image):
-    turned = [np.rot90(image, quarter) for quarter in range(4)]
-    return turned + [np.fliplr(each) for each in turned]
-
-
 def test_all_eight_orientations_occur_evenly_and_no_other_image(images):
-    result = augmented(augment.Orientations(), images)
+    result = augmented(augmentation.Orientations(), images)
     drawn = []
     for before, after in zip(images, result, strict=True):
         (which,) = [k for k, turned in enumerate(eight(before)) if np.array_equal(turned, after)]
@@ -44,7 +43,7 @@ def test_all_eight_orientations_occur_evenly_and_no_other_image(images):
 
 def test_jitter_multiplies_each_channel_of_each_image_by_a_factor_of_the_list(images):
     factors = (1.0, 1.0, 0.75, 1.25)
-    ratios = augmented(augment.ChannelJitter(factors), images) / images
+    ratios = augmented(augmentation.ChannelJitter(factors), images) / images
     per_channel = ratios[:, 0, 0]
     np.testing.assert_allclose(ratios, np.broadcast_to(per_channel[:, None, None], ratios.shape), rtol=1e-5)
     nearest = np.abs(per_channel[..., None] - np.unique(factors)).argmin(axis=-1)
@@ -55,13 +54,16 @@ def test_jitter_multiplies_each_channel_of_each_image_by_a_factor_of_the_list(im
 
 
 def test_blur_is_the_mean_filter_with_a_mirrored_border(images):
-    result = augmented(augment.MeanFilter(1.0), images)
+    from scipy.ndimage import uniform_filter
+
+    result = augmented(augmentation.MeanFilter(1.0), images)
     expected = uniform_filter(images, size=(1, 3, 3, 1), mode="mirror")
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-3)
 
 
-@pytest.mark.parametrize("layer", [augment.MeanFilter(0.3), augment.GaussianNoise(0.3, 50.0)])
-def test_the_share_of_changed_images_is_the_probability(layer, images):
+@pytest.mark.parametrize(("name", "arguments"), [("MeanFilter", (0.3,)), ("GaussianNoise", (0.3, 50.0))])
+def test_the_share_of_changed_images_is_the_probability(name, arguments, images):
+    layer = getattr(augmentation, name)(*arguments)
     changed = (augmented(layer, images) != images).any(axis=(1, 2, 3))
     assert abs(changed.mean() - 0.3) < 0.1  # 4 standard deviations
     untouched = ~changed
@@ -69,7 +71,7 @@ def test_the_share_of_changed_images_is_the_probability(layer, images):
 
 
 def test_noise_has_its_variance_and_no_mean(images):
-    noise = augmented(augment.GaussianNoise(1.0, 50.0), images) - images
+    noise = augmented(augmentation.GaussianNoise(1.0, 50.0), images) - images
     n = noise.size
     assert abs(noise.mean()) < 5 * np.sqrt(50.0 / n)
     assert abs(noise.var() - 50.0) < 5 * 50.0 * np.sqrt(2 / n)
@@ -101,14 +103,14 @@ def test_another_seed_and_the_next_batch_draw_otherwise(name, images):
 
 def test_values_end_up_within_grey_levels(images):
     x = images
-    for layer in augment.layers(Augmentation(channel_jitter=(2.0,), noise=1.0, noise_variance=400.0)):
+    for layer in augmentation.layers(Augmentation(channel_jitter=(2.0,), noise=1.0, noise_variance=400.0)):
         x = np.asarray(layer(x, training=True))
     assert x.min() == 0.0
     assert x.max() == 255.0
 
 
-def kinds(augmentation):
-    return [type(layer).__name__ for layer in augment.layers(augmentation)]
+def kinds(settings):
+    return [type(layer).__name__ for layer in augmentation.layers(settings)]
 
 
 def test_everything_is_on_in_the_papers_order_by_default():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from lazy import Lazy
 from scipy.special import expit, log_expit, logsumexp, softmax
 
-from moa_ray import laplace
+laplace = Lazy("moa_ray.training.laplace")
 
 RNG = np.random.default_rng(0)
 N, FEATURES, CLASSES = 40, 3, 4
@@ -23,10 +23,10 @@ def slow_hessian(rows, counted, probabilities):
     return hessian
 
 
-def covariance(curvature, shape, precision):
+def covariance(hessian, shape, precision):
     """Of the draws, which are a linear map of the noise."""
     units = np.eye(shape[0] * shape[1]).reshape(-1, *shape)
-    columns = np.stack([curvature.scale(unit, precision).ravel() for unit in units], axis=1)
+    columns = np.stack([hessian.scale(unit, precision).ravel() for unit in units], axis=1)
     return columns @ columns.T
 
 
@@ -36,10 +36,10 @@ def covariance(curvature, shape, precision):
 @pytest.mark.parametrize("n", [N, 2])
 def test_draws_have_the_inverse_of_hessian_and_prior_for_covariance(n):
     """With two rows most directions have no curvature."""
-    given = ROWS[:n], COUNTED[:n], PROBABILITIES[:n]
-    expected = np.linalg.inv(slow_hessian(*given) + 0.7 * np.eye(ROWS.shape[1] * CLASSES))
-    found = covariance(laplace.whole(*given), (ROWS.shape[1], CLASSES), 0.7)
-    np.testing.assert_allclose(found, expected, atol=1e-9)
+    arguments = ROWS[:n], COUNTED[:n], PROBABILITIES[:n]
+    expected = np.linalg.inv(slow_hessian(*arguments) + 0.7 * np.eye(ROWS.shape[1] * CLASSES))
+    drawn = covariance(laplace.full_hessian(*arguments), (ROWS.shape[1], CLASSES), 0.7)
+    np.testing.assert_allclose(drawn, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [N, 2])
@@ -50,22 +50,22 @@ def test_product_is_of_the_features_part_and_the_mean_classes_part(n):
     by_class = sum(weight * part for part, weight in zip(parts, counted, strict=True)) / counted.sum()
     hessian = np.kron(by_feature, by_class)
     expected = np.linalg.inv(hessian + 0.7 * np.eye(len(hessian)))
-    found = covariance(laplace.kronecker(rows, counted, probabilities), (ROWS.shape[1], CLASSES), 0.7)
-    np.testing.assert_allclose(found, expected, atol=1e-9)
+    drawn = covariance(laplace.kronecker_hessian(rows, counted, probabilities), (ROWS.shape[1], CLASSES), 0.7)
+    np.testing.assert_allclose(drawn, expected, atol=1e-9)
 
 
 def test_product_is_the_whole_where_all_rows_have_the_same_probabilities():
     same = np.tile(PROBABILITIES[0], (N, 1))
     shape = (ROWS.shape[1], CLASSES)
-    found = covariance(laplace.kronecker(ROWS, COUNTED, same), shape, 0.7)
-    np.testing.assert_allclose(found, covariance(laplace.whole(ROWS, COUNTED, same), shape, 0.7), atol=1e-9)
+    drawn = covariance(laplace.kronecker_hessian(ROWS, COUNTED, same), shape, 0.7)
+    np.testing.assert_allclose(drawn, covariance(laplace.full_hessian(ROWS, COUNTED, same), shape, 0.7), atol=1e-9)
 
 
-def test_whole_hessian_is_taken_up_to_a_number_of_weights():
-    given = ROWS[:, :-1], COUNTED, RNG.normal(size=(FEATURES, CLASSES)), np.zeros(CLASSES)
+def test_full_hessian_is_taken_up_to_a_number_of_weights():
+    arguments = ROWS[:, :-1], COUNTED, RNG.normal(size=(FEATURES, CLASSES)), np.zeros(CLASSES)
     weights = (FEATURES + 1) * CLASSES
-    assert isinstance(laplace.fit(*given, most_whole=weights).curvature, laplace.Whole)
-    assert isinstance(laplace.fit(*given, most_whole=weights - 1).curvature, laplace.Kronecker)
+    assert isinstance(laplace.fit(*arguments, most_full=weights).hessian, laplace.FullHessian)
+    assert isinstance(laplace.fit(*arguments, most_full=weights - 1).hessian, laplace.KroneckerHessian)
 
 
 # Draws
@@ -101,6 +101,8 @@ def at_its_mode(precision):
     def loss(parameters):
         return -float(log_posterior(*map(np.asarray, parameters), precision))
 
+    from scipy.optimize import minimize
+
     slope, offset = minimize(loss, np.zeros(2)).x
     return np.array([[-slope / 2, slope / 2]]), np.array([-offset / 2, offset / 2])
 
@@ -110,9 +112,9 @@ def posterior():
     """Weights and prior that agree: the weights are most probable under a prior that is most likely with them."""
     precision = 1.0
     for _ in range(30):
-        found = laplace.fit(X[:, None], np.ones(len(X)), *at_its_mode(precision))
-        precision = found.precision
-    return found
+        fitted = laplace.fit(X[:, None], np.ones(len(X)), *at_its_mode(precision))
+        precision = fitted.precision
+    return fitted
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,18 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 import pytest
-from scipy.special import softmax
+from lazy import Lazy
+from painted import network
 
-from moa_ray import mc_dropout, models
-from moa_ray.backbones import has_dropout
-from moa_ray.mc_dropout import Thinning
-from moa_ray.recipe import NO_AUGMENTATION, Recipe
-from moa_ray.training import Data, Split, Trainer
+from moa_ray import training as core
+from moa_ray.config.backbones import has_dropout
+from moa_ray.config.recipe import NO_AUGMENTATION, Recipe
+from moa_ray.training.data import Data, Split
+
+keras = Lazy("keras")
+layers, mc_dropout, models = (Lazy(f"moa_ray.training.{name}") for name in ("layers", "mc_dropout", "models"))
 
 SIZE, N, CLASSES = 16, 24, ("round", "long", "split")
 # Augmentation is on: were it at work while sampling, equal masks would not give equal probabilities.
@@ -30,47 +32,47 @@ def data():
 
 @pytest.fixture(scope="module")
 def warm(data):
-    return Trainer(data)
+    return core.Trainer(data)
 
 
 def trained(trainer, recipe=RECIPE, seed=1):
-    training = trainer.start(recipe, SPLIT, [seed])
-    list(training.epochs())
-    return training
+    trial = trainer.start(recipe, SPLIT, [seed])
+    list(trial.epochs())
+    return trial
 
 
 @pytest.fixture
-def training(warm):
+def trial(warm):
     return trained(warm)
 
 
 @pytest.fixture(scope="module")
 def head(data):
     """A head under way, and the layer that it is."""
-    trainer = Trainer(data)
-    training = trained(trainer, HEAD)
-    return training, trainer._model.get_layer("probabilities")
+    trainer = core.Trainer(data)
+    trial = trained(trainer, HEAD)
+    return trial, network(trainer).get_layer("probabilities")
 
 
-def test_samples_differ_and_a_tile_has_the_same_whatever_shares_its_batch(training):
+def test_samples_differ_and_a_tile_has_the_same_whatever_shares_its_batch(trial):
     """Statistics of a batch, masks by tile or augmentation would make a tile's samples depend on its company."""
-    samples = training.samples("mc_dropout", SPLIT.test, 5)
+    samples = trial.samples("mc_dropout", SPLIT.test, 5)
     assert samples.shape == (5, len(SPLIT.test), len(CLASSES))
     assert len(np.unique(samples[:, 0, 0])) == 5
     for rows in (SPLIT.test[::-1], SPLIT.test[:1], np.array([0, 20, 20])):
-        again = training.samples("mc_dropout", rows, 5)
+        again = trial.samples("mc_dropout", rows, 5)
         for place, row in enumerate(rows):
             if row in SPLIT.test:
                 np.testing.assert_allclose(again[:, place], samples[:, row - SPLIT.test[0]], atol=1e-5)
 
 
-def test_sampling_leaves_the_model_as_it_was(training, warm):
-    before = [np.array(variable) for variable in warm._model.variables]
-    expected = training.predict(SPLIT.test)
-    training.samples("mc_dropout", SPLIT.test, 2)
-    for variable, value in zip(warm._model.variables, before, strict=True):
+def test_sampling_leaves_the_model_as_it_was(trial, warm):
+    before = [np.array(variable) for variable in network(warm).variables]
+    expected = trial.predict(SPLIT.test)
+    trial.samples("mc_dropout", SPLIT.test, 2)
+    for variable, value in zip(network(warm).variables, before, strict=True):
         np.testing.assert_array_equal(np.array(variable), value, err_msg=variable.path)
-    np.testing.assert_array_equal(training.predict(SPLIT.test), expected)
+    np.testing.assert_array_equal(trial.predict(SPLIT.test), expected)
 
 
 def test_warm_trainer_traces_nothing_again_and_gives_a_trial_the_samples_of_a_cold_one(data, monkeypatch):
@@ -78,7 +80,7 @@ def test_warm_trainer_traces_nothing_again_and_gives_a_trial_the_samples_of_a_co
     calls = []
     plain = mc_dropout.Thinned.call
     monkeypatch.setattr(mc_dropout.Thinned, "call", lambda self, x: calls.append(1) or plain(self, x))
-    trainer = Trainer(data)
+    trainer = core.Trainer(data)
     cold = trained(trainer).samples("mc_dropout", SPLIT.test, 3)
     traced = len(calls)
     assert traced > 0
@@ -89,8 +91,10 @@ def test_warm_trainer_traces_nothing_again_and_gives_a_trial_the_samples_of_a_co
 
 
 def test_samples_of_a_head_are_those_of_its_weights_and_the_drawn_masks(data, head):
-    training, layer = head
-    samples = training.samples("mc_dropout", SPLIT.test, 4)
+    from scipy.special import softmax
+
+    trial, layer = head
+    samples = trial.samples("mc_dropout", SPLIT.test, 4)
     kernel, bias = np.array(layer.kernel), np.array(layer.bias)
     rng = np.random.default_rng([1, 0, 2])
     for sample in samples:
@@ -100,16 +104,16 @@ def test_samples_of_a_head_are_those_of_its_weights_and_the_drawn_masks(data, he
 
 
 def test_heads_around_a_trained_one_differ_and_lie_around_it(head):
-    training, _ = head
-    samples = training.samples("laplace", SPLIT.test, 20)
+    trial, _ = head
+    samples = trial.samples("laplace", SPLIT.test, 20)
     assert samples.shape == (20, len(SPLIT.test), len(CLASSES))
     assert len(np.unique(samples[:, 0, 0])) == 20
-    np.testing.assert_array_equal(samples, training.samples("laplace", SPLIT.test, 20))
-    assert samples.min(axis=0)[0, 0] < training.predict(SPLIT.test)[0, 0] < samples.max(axis=0)[0, 0]
+    np.testing.assert_array_equal(samples, trial.samples("laplace", SPLIT.test, 20))
+    assert samples.min(axis=0)[0, 0] < trial.predict(SPLIT.test)[0, 0] < samples.max(axis=0)[0, 0]
 
 
-def test_no_held_out_tile_gives_no_samples(training):
-    assert training.samples("mc_dropout", SPLIT.test[:0], 3).shape == (3, 0, len(CLASSES))
+def test_no_held_out_tile_gives_no_samples(trial):
+    assert trial.samples("mc_dropout", SPLIT.test[:0], 3).shape == (3, 0, len(CLASSES))
 
 
 def test_dropout_within_a_backbone_is_thinned_too():
@@ -119,9 +123,9 @@ def test_dropout_within_a_backbone_is_thinned_too():
     backbone = keras.Model(pixels, keras.layers.BatchNormalization()(inner), name="backbone")
     entry = keras.Input((4, 4, 2))
     pooled = keras.layers.GlobalAveragePooling2D()(backbone(entry))
-    model = keras.Model(entry, models.Dropout(0.25, name="dropout")(pooled))
+    model = keras.Model(entry, layers.Dropout(0.25, name="dropout")(pooled))
     model.compile(jit_compile=False)
-    thinning = Thinning(model)
+    thinning = mc_dropout.Thinning(model)
     samples = thinning.predict([np.ones((3, 4, 4, 2), np.float32)], 50, np.random.default_rng(0))
     rng, scale = np.random.default_rng(0), 1 / np.sqrt(1 + 1e-3)
     for sample in samples:

@@ -1,58 +1,102 @@
-"""Figures of uncertainty: what rejecting the unsure gains, and how unknown mechanisms stand out."""
+"""Open set: whether treatments of a mechanism that no network has learnt stand out by their uncertainty."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from moa_ray.figures import BLUE, CURVES, GREY, INK, ORANGE, bare, canvas, room
-from moa_ray.tables import COMPOUND, CONCENTRATION
-from moa_ray.uncertainty import KEPT, RIGHT, UNKNOWN, Rejection, Separation
+from moa_ray.common.schema import COMPOUND, CONCENTRATION, METHOD
+from moa_ray.reporting import judged_uncertainty
+from moa_ray.reporting.evidence import Evidence
+from moa_ray.reporting.figures import BLUE, INK, ORANGE, bare, canvas, room
+from moa_ray.reporting.html_table import HtmlTable
+from moa_ray.reporting.judged_uncertainty import JudgedUncertainty
+from moa_ray.reporting.section import Section
+from moa_ray.statistics import uncertainty
+from moa_ray.statistics.uncertainty import DOUBT, MEASURES, PREDICTIVE, RIGHT, SINGLE, UNKNOWN, Separation
 
-_STYLES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
+MEANINGS = {
+    DOUBT: "how far the most probable label is from certain",
+    PREDICTIVE: "how evenly the probabilities are spread over the labels",
+    uncertainty.EXPECTED: "the same within one sample, on average: what the images leave open",
+    uncertainty.MUTUAL: "how much the samples contradict each other: what the training left open",
+    uncertainty.INCREDIBILITY: "how strange the treatment is beside those of every label, by conformal prediction",
+}
 
 
-def accuracy_rejection(curves: Sequence[tuple[str, Rejection]], best: NDArray[np.float64]) -> Figure:
-    """Accuracy of what is kept by the share that is rejected, a named curve a method or measure.
+@dataclass(frozen=True)
+class OpenSet(Section):
+    """Known against unknown treatments; its numbers stand in summary.json under ``uncertainty``.
 
-    best : the curve of an uncertainty that knows what is wrong, in grey; the dotted line is no order at all
+    Attributes
+    ----------
+    judged : JudgedUncertainty
+        Of the headline's candidate.
     """
-    figure, axes = canvas(8.4, 4.2)
-    for number, (name, curve) in enumerate(curves):
-        style, colour = _STYLES[number % len(_STYLES)], CURVES[number % len(CURVES)]
-        shares, label = _rejected(len(curve.accuracies)), f"{name}, {curve.area:.3f}"
-        axes.plot(shares, curve.accuracies, color=colour, linestyle=style, linewidth=1.8, zorder=3, label=label)
-    ideal = f"every mistake first, {best.mean():.3f}"
-    axes.plot(_rejected(len(best)), best, color="#DADCE0", linewidth=5, solid_capstyle="butt", label=ideal)
-    axes.axhline(best[-1], color=GREY, linestyle=":", linewidth=1.6, label=f"in any order, {best[-1]:.3f}")
-    axes.legend(title="rejected first, and area", loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False)
-    axes.set(xlabel="treatments rejected, the most uncertain first", ylabel="accuracy of those kept")
-    lowest = min(best[-1], *(one.accuracies.min() for _, one in curves))
-    axes.set(xlim=(0, 1), ylim=(max(0.0, np.floor(10 * lowest - 1) / 10), 1.02))
-    for share in KEPT[1:]:
-        axes.axvline(1 - share, color="#E6E6E6", zorder=0)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
-    return figure
 
+    template: ClassVar[str] = "sections/open_set.html"
 
-def _rejected(n: int) -> NDArray[np.float64]:
-    """Share that is rejected where 1, 2, ..., n treatments are kept."""
-    shares: NDArray[np.float64] = 1 - np.arange(1, n + 1) / n
-    return shares
+    judged: JudgedUncertainty
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> Self | None:
+        judged = evidence.uncertainty
+        return cls(judged) if judged and judged.separations else None
+
+    def figures(self) -> dict[str, Figure]:
+        separations, measured = self.judged.separations, self.judged.measured
+        single = [separation.measure for separation in separations if separation.method == SINGLE]
+        rows = measured[measured[METHOD] == SINGLE]
+        named = [("\n".join(judged_uncertainty.names(separation)), separation) for separation in separations]
+        return {
+            "unknown_treatments": known_and_unknown(rows, {name: MEASURES[name] for name in single}),
+            "unknown_auroc": areas(named),
+        }
+
+    @property
+    def headline(self) -> Separation | None:
+        """The separation by the highest probability; always this one: to name the best of several is optimistic."""
+        for separation in self.judged.separations:
+            if (separation.method, separation.measure) == (SINGLE, DOUBT):
+                return separation
+        return None
+
+    @property
+    def table(self) -> HtmlTable:
+        """The pairs told apart, a row a method and measure."""
+        headings = ["method", "uncertainty", "what it says", "of 100 pairs", "AUROC", "95 % interval"]
+        rows = [
+            [
+                *judged_uncertainty.names(separation),
+                MEANINGS[separation.measure],
+                *(f"{100 * separation.auroc:.0f}", f"{separation.auroc:.3f}"),
+                f"{separation.low:.3f} to {separation.high:.3f}",
+            ]
+            for separation in self.judged.separations
+        ]
+        return HtmlTable(headings, rows, [False, False, False, True, True, True])
 
 
 def known_and_unknown(measured: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
-    """How uncertain known and unknown treatments are: a dot each, a panel a measure; the bar is the median.
+    """Draw how uncertain known and unknown treatments are; the bar is the median.
 
-    measured : of one candidate and method, as `uncertainty.measures` makes it
-    measures : columns of it and their names
+    Parameters
+    ----------
+    measured : DataFrame
+        Of one candidate and method, as `uncertainty.measures` makes it.
+    measures : mapping of str to str
+        Columns of it and their names.
+
+    Returns
+    -------
+    Figure
+        One panel a measure, one dot a treatment.
     """
     figure = Figure(figsize=(4.3 * len(measures), 3.4), layout="constrained")
     for axes, (column, name) in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures.items(), strict=True):
@@ -75,7 +119,7 @@ def known_and_unknown(measured: pd.DataFrame, measures: Mapping[str, str]) -> Fi
 
 
 def _cloud(axes: Axes, place: int, rows: pd.DataFrame, column: str, right: NDArray[np.bool_] | None) -> None:
-    """Dots beside each other, in the order of the treatments, so that the same table gives the same picture."""
+    """Draw dots beside each other, in the order of the treatments, so that the same table gives the same picture."""
     values = rows[column].to_numpy(dtype=np.float64)
     rank = rows[[COMPOUND, CONCENTRATION]].apply(tuple, axis=1).rank(method="first").to_numpy()
     x = place + 0.3 * (2 * (rank - 0.5) / max(len(rank), 1) - 1)
@@ -87,14 +131,25 @@ def _cloud(axes: Axes, place: int, rows: pd.DataFrame, column: str, right: NDArr
 
 
 def areas(named: Sequence[tuple[str, Separation]]) -> Figure:
-    """The AUROC of each method and measure with its 95 % interval; the dotted line is guessing."""
+    """Draw the AUROC of each method and measure with its 95 % interval; the dotted line is guessing.
+
+    Parameters
+    ----------
+    named : sequence of tuple of str and Separation
+        At least one.
+
+    Returns
+    -------
+    Figure
+        One row a method and measure.
+    """
     figure, axes = canvas(room(line for name, _ in named for line in name.split("\n")) + 4.6, 0.5 * len(named) + 1.2)
-    for row, (_, one) in enumerate(named):
-        axes.plot([one.low, one.high], [row, row], color=BLUE, linewidth=2.2, solid_capstyle="butt")
-        axes.plot(one.auroc, row, "o", color=BLUE, markersize=8)
-        axes.text(1.02, row, f"{one.auroc:.3f}", va="center", fontsize=9, color=INK)
+    for row, (_, separation) in enumerate(named):
+        axes.plot([separation.low, separation.high], [row, row], color=BLUE, linewidth=2.2, solid_capstyle="butt")
+        axes.plot(separation.auroc, row, "o", color=BLUE, markersize=8)
+        axes.text(1.02, row, f"{separation.auroc:.3f}", va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(named)), [name for name, _ in named], fontsize=9)
-    lowest = min(0.4, *(one.low for _, one in named))
+    lowest = min(0.4, *(separation.low for _, separation in named))
     axes.set(xlim=(max(0.0, lowest - 0.02), 1), ylim=(len(named) - 0.5, -0.5))
     axes.set_xlabel("AUROC: pairs in which the unknown treatment is the less sure one")
     axes.axvline(0.5, color=ORANGE, linestyle=":", linewidth=1.8)

@@ -1,0 +1,1 @@
+"""What every wing uses: names of columns, errors, files, places, text."""

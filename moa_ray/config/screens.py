@@ -1,0 +1,77 @@
+"""The section ``screen``: which images there are, and what is known of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from moa_ray.config.painting import Painting, Translocation
+from moa_ray.config.settings import LocalFolder, Location, Name, Settings, read_folder
+
+Channels = Annotated[tuple[str | None, ...], Field(min_length=1, max_length=3)]
+
+
+class Bbbc021Settings(Settings):
+    """A folder in BBBC021's own layout: the two CSV tables and the plates' folders or zip files."""
+
+    name: Literal["bbbc021"]
+    """Says that the screen is read as BBBC021."""
+    root: Location
+    """Folder, or `s3://`, `gs://` or `file:///` URI, of the tables and plates."""
+    channels: Channels = ("Actin", "Tubulin", "DAPI")
+    """The network's inputs, in order; null is a plane of zeros."""
+
+
+class Bbbc014Settings(Settings):
+    """The plate of BBBC014: two images a well, in folders or in the zip file downloaded."""
+
+    name: Literal["bbbc014"]
+    """Says that the screen is read as BBBC014."""
+    root: Location
+    """Folder or URI of the plate."""
+    channels: Channels = (None, "FITC", "DAPI")
+    """The network's inputs, in order; null is a plane of zeros."""
+    painting: Translocation | None = None
+    """A plate of painted cells, made at the root when it is not there yet; null reads the real one."""
+
+    @model_validator(mode="after")
+    def _is_painted_here(self) -> "Bbbc014Settings":
+        if self.painting is not None:
+            read_folder(self.root)
+        return self
+
+
+class TableSettings(Settings):
+    """Any screen that one table of fields describes."""
+
+    name: Literal["table"]
+    """Says that the screen is described by a table."""
+    root: Location
+    """Folder or URI of the table and the images; no path may leave it."""
+    fields: Name
+    """CSV or parquet file, relative to the root."""
+    columns: dict[str, str]
+    """`Metadata_*` name to the file's column: `{Metadata_Plate: plate, Metadata_Label: moa}`."""
+    images: dict[str, str]
+    """Channel name to the file's column of image paths, relative to the root: `{DNA: dna_path}`."""
+    control: str | None = None
+    """The compound that marks the untreated wells; null: there are none."""
+    channels: Channels | None = None
+    """The network's inputs, in order, of which null is a plane of zeros; null takes those of `images`."""
+
+
+class SyntheticSettings(Settings):
+    """A screen of painted cells in BBBC021's layout, made at the root when it is not there yet."""
+
+    name: Literal["synthetic"]
+    """Says that the screen is painted."""
+    root: LocalFolder
+    """Folder of this machine."""
+    channels: Channels = ("Actin", "Tubulin", "DAPI")
+    """The network's inputs, in order; null is a plane of zeros."""
+    painting: Painting = Field(default_factory=Painting)
+    """What is painted."""
+
+
+AnyScreen = Annotated[
+    Bbbc021Settings | Bbbc014Settings | TableSettings | SyntheticSettings, Field(discriminator="name")
+]

@@ -1,0 +1,1 @@
+"""Which recipe runs on which fold next: grid, race, proposals."""

@@ -1,0 +1,1 @@
+"""Numbers over tables of predictions: scores, intervals, comparisons, conformal sets, uncertainty."""

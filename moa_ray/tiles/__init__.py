@@ -1,0 +1,1 @@
+"""Tiles: cut, normalised and stored once for each image size."""

@@ -1,0 +1,36 @@
+"""A painted screen, and how often its fields are read."""
+
+import threading
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tile_stores import PAINTING
+
+from moa_ray.screens import bbbc021, reading
+from moa_ray.screens.painted_bbbc021 import paint
+from moa_ray.screens.screen import Screen
+
+
+@pytest.fixture
+def screen(tmp_path: Path) -> Screen:
+    paint(tmp_path / "painted", PAINTING)
+    return bbbc021.open_screen(tmp_path / "painted")
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each field was read, by the location of its first channel."""
+    counter: Counter[str] = Counter()
+    read, lock = reading.read_field, threading.Lock()
+
+    def counting(root: Path, locations: list[str]) -> list[NDArray[np.uint16]]:
+        with lock:
+            counter[locations[0]] += 1
+        return read(root, locations)
+
+    for module in ("build", "controls"):
+        monkeypatch.setattr(f"moa_ray.tiles.{module}.read_field", counting)
+    return counter
