@@ -8,12 +8,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
 
 from moa_ray.common.schema import CANDIDATE, TILE_KEY
+
+if TYPE_CHECKING:
+    from moa_ray.tracking.results import Result
 
 PATIENCE = 300  # seconds after which a sweep of seconds is taken for hung
 
@@ -76,6 +79,27 @@ def until_true(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def stopped_here(sweep: Path, out: Path, after: int, *more: str) -> None:
+    """A sweep of this process that Ctrl-C stops at the very moment at which so many trials are in its ledger.
+
+    Cheaper than `killed`, for tests of what is gone on with; that a real kill leaves as much, others show.
+    """
+    from moa_ray.tracking.ledger import Ledger
+
+    write = Ledger.write
+
+    def write_and_stop(ledger: Ledger, result: "Result") -> None:
+        write(ledger, result)
+        if len(results(out)) == after:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "write", write_and_stop)
+        status, output = attempt_here(sweep, f"out={out}", *more)
+    assert status == 130, output
+    assert len(results(out)) >= after
 
 
 def killed(sweep: Path, out: Path, after: int, *more: str) -> None:

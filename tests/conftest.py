@@ -25,16 +25,16 @@ MARKS_OF_FOLDERS = {"sweeps": ("ray", "slow"), "cluster": ("cluster",)}
 
 @pytest.hookimpl(tryfirst=True)  # before tests are left out by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of some folders, and let files of whole sweeps come first.
+    """Mark the tests of some folders, and let files of whole sweeps come first, then those of networks.
 
-    Of two files at a time the last one to end should be short.
+    Of several files at a time the last one to end should be short.
     """
     for item in items:
         folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
         for mark in MARKS_OF_FOLDERS.get(folder, ()):
             item.add_marker(mark)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("ray"))
-    items.sort(key=lambda item: -slow[item.path])
+    items.sort(key=lambda item: (-slow[item.path], item.path.parent.name != "training"))
 
 
 @pytest.fixture(scope="session")

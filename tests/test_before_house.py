@@ -68,6 +68,7 @@ def test_the_report_of_an_old_ledger_has_the_numbers_that_it_had(out: Path) -> N
     assert now == summary
 
 
+@pytest.mark.slow
 def test_an_old_sweep_that_is_run_again_trains_nothing(out: Path) -> None:
     Study.open(load(Path("sweep.yaml"), []))  # paints the screen
     for path in Path("painted").rglob("*"):

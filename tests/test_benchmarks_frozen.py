@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
-from benchmarks import frozen
+from lazy import Lazy
 
 from moa_ray.config.recipe import NO_AUGMENTATION, Recipe
+
+frozen = Lazy("benchmarks.frozen")
 
 
 def test_each_tile_is_held_out_once_and_an_epoch_trains_on_all_others(tmp_path: Path) -> None:

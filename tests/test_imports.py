@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from factories import painting
 
 HEAVY = ("keras", "tensorflow", "ray", "mlflow", "optuna", "matplotlib", "sklearn", "crepes", "scipy.stats")
 
@@ -36,7 +37,7 @@ def test_help_of_a_command_loads_nothing_heavy(command: str) -> None:
 
 
 def test_plan_loads_nothing_that_only_running_needs(repo: Path, tmp_path: Path) -> None:
-    words = [str(repo / "sweeps" / "demo.yaml"), "--plan", f"screen.root={tmp_path / 'painted'}"]
+    words = [str(repo / "sweeps" / "demo.yaml"), "--plan", f"screen={{name: synthetic, root: {tmp_path / 'painted'}, painting: {painting()}}}"]
     code = f"from moa_ray.sweep import main\nassert main({words!r}) == 0"
     assert loaded(code, *HEAVY) == []
 
@@ -45,6 +46,7 @@ def test_importing_the_package_loads_nothing() -> None:
     assert loaded("import moa_ray", "numpy", "pandas", "keras", "ray") == []
 
 
+@pytest.mark.slow
 def test_every_public_name_is_there_and_the_same_whatever_was_imported_before() -> None:
     """A command's module of the same name would shadow a function that is loaded lazily."""
     code = (

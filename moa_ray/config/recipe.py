@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
@@ -127,7 +128,7 @@ class Recipe:
             _require(0 <= float(self.freeze) <= 1, "freeze is a share in [0, 1], or all", self.freeze)
         _require(self.image_size == "native" or self.image_size >= 8, "image_size: at least 8", self.image_size)
 
-    @property
+    @cached_property
     def candidate(self) -> str:
         """Name of the candidate: the backbone and a digest of all hyperparameters, the same on any machine."""
         text = json.dumps(self.as_dict(), sort_keys=True)
@@ -158,7 +159,7 @@ class Recipe:
         """Whether a dropout layer is active in training: the head's, or one within the trained backbone."""
         return self.dropout > 0 or (not self.is_linear_probe and has_dropout(self.backbone))
 
-    @property
+    @cached_property
     def signature(self) -> tuple[Any, ...]:
         """What a compiled model depends on; all else, numbers above all, is assigned to it at the start of a trial."""
         optimizer = (self.optimizer, self.momentum > 0, self.weight_decay > 0)

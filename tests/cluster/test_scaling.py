@@ -3,9 +3,11 @@
 How many they do an hour is measured by `python -m tests.benchmarks.scaling`, on a machine that does nothing else.
 """
 
-from benchmarks import scaling
+from lazy import Lazy
 
 from .hosts import Hosts
+
+scaling = Lazy("benchmarks.scaling")
 
 
 def test_two_hosts_take_twice_the_trials_of_one_at_a_time(hosts: Hosts) -> None:

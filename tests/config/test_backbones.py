@@ -2,10 +2,12 @@ import inspect
 import subprocess
 import sys
 
-import keras
 import pytest
+from lazy import Lazy
 
 from moa_ray.config.backbones import BACKBONES, native_size
+
+keras = Lazy("keras")
 
 
 def test_the_backbones_are_those_of_keras_applications_and_the_small_one():

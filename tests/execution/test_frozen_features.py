@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from lazy import Lazy
 
 from moa_ray.config.recipe import NO_AUGMENTATION, Recipe
 from moa_ray.execution import cluster, frozen_features, sharing
 from moa_ray.execution.capacity import Slots
-from moa_ray.training import pretrained
-from moa_ray.training.frozen import extract_features
+
+frozen, pretrained = Lazy("moa_ray.training.frozen"), Lazy("moa_ray.training.pretrained")  # import Keras
 
 pytestmark = pytest.mark.ray
 
@@ -35,7 +36,7 @@ def test_stretches_of_several_processes_are_the_features_of_all_tiles(
     for first, stretch in frozen_features.extract(recipe, tmp_path / "tiles-32.npy", Slots(1, 0, 2)):
         assert np.isnan(taken[:, first : first + stretch.shape[1]]).all()
         taken[:, first : first + stretch.shape[1]] = stretch
-    expected = extract_features(recipe, tiles, pretrained.pretrained("SmallCNN", str(weights), 32))
+    expected = frozen.extract_features(recipe, tiles, pretrained.pretrained("SmallCNN", str(weights), 32))
     np.testing.assert_allclose(taken, expected, rtol=1e-4, atol=1e-5)
 
 

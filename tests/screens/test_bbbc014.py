@@ -239,6 +239,7 @@ def _assert_alike(tiles: dict[str, NDArray[np.uint8]], slow: dict[str, NDArray[n
         np.testing.assert_allclose(tile.astype(float), slow[name], atol=1)
 
 
+@pytest.mark.slow
 def test_tiles_are_what_a_slow_loop_makes_of_the_paper(tmp_path: Path, paper: Callable[..., Sweep]) -> None:
     screen = bbbc014.open_screen(write_plate(tmp_path / "plate"))
     store = _prepare(screen, paper("images.field_size=16").images, 4, tmp_path / "store")

@@ -34,6 +34,8 @@ from moa_ray.stages import _candidates
 from moa_ray.tracking.ledger import Ledger
 from moa_ray.tracking.results import Proposal, Result, Status, TrialKind
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LABELS = {"a": "A", "b": "B", "c": "A"}
 FOLDS = [f"compound={name}" for name in LABELS]
 WEIGHTS = {"ResNet50": "r.h5", "VGG16": "v.h5", "Xception": "x.h5"}

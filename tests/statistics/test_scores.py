@@ -88,6 +88,7 @@ def test_treatments_are_exactly_what_pandas_groups(table: pd.DataFrame, how: str
     pd.testing.assert_frame_equal(found[by_treatment.columns], by_treatment, check_exact=True)
 
 
+@pytest.mark.slow
 @few
 @given(predictions(), st.randoms(use_true_random=False))
 def test_row_order_does_not_matter(table: pd.DataFrame, order) -> None:
@@ -149,6 +150,7 @@ def test_an_unknown_way_to_aggregate_is_an_error() -> None:
         aggregation.treatments(ONE, "mode")
 
 
+@pytest.mark.slow
 @few
 @given(predictions(), predictions())
 def test_folds_kept_apart_are_each_fold_by_itself(one: pd.DataFrame, other: pd.DataFrame) -> None:

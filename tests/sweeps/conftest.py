@@ -4,7 +4,8 @@ That saves each sweep the imports, a start of Ray and most of its report. What o
 status, signals, kills, the drawn report) is tested by the command line, see `tests/commands.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from commands import draw_nothing
@@ -24,4 +25,28 @@ def undrawn_sweeps() -> Iterator[None]:
     """Make the figures of the sweeps of this process, but don't render them."""
     with pytest.MonkeyPatch.context() as patch:
         draw_nothing(patch)
+        yield
+
+
+class NoTracker:
+    """A tracker that keeps no runs, and so needs no process."""
+
+    def __init__(self, *settings: Any) -> None:
+        pass
+
+    def begin(self, *parameters: Any) -> None:
+        """As where MLflow's runs are kept."""
+
+    trial = candidate = finish = interrupt = begin
+
+    def lacking(self, candidates: Iterable[str]) -> list[str]:
+        """No candidate lacks its run."""
+        return []
+
+
+@pytest.fixture(scope="module")
+def untracked() -> Iterator[None]:
+    """Keep no MLflow runs of the sweeps of this process; what they hold, others test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moa_ray.orchestration.Tracker", NoTracker)
         yield

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import factories
 import pandas as pd
+import pytest
 from commands import predictions, results, run_here
 
 from moa_ray.common.schema import CELL_LINE, WELL
+
+pytestmark = pytest.mark.usefixtures("untracked")
 
 
 def test_both_cell_lines_are_held_out_and_64_wells_scored(tmp_path: Path) -> None:

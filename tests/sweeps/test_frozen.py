@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from commands import killed, predictions, results, run_here, times
+from commands import predictions, results, run_here, stopped_here, times
 
 from moa_ray.common.schema import CANDIDATE
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("one_ray", "untracked")
 
 QUIET = {"channel_jitter": [], "blur": 0, "noise": 0, "orientations": 1}
 
@@ -29,7 +29,7 @@ def sweep_file(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return factories.sweep_file(folder, study="frozen", **sections)
 
 
-def test_features_are_taken_once_and_a_killed_sweep_goes_on(sweep_file: Path, tmp_path: Path) -> None:
+def test_features_are_taken_once_and_a_stopped_sweep_goes_on(sweep_file: Path, tmp_path: Path) -> None:
     folder = sweep_file.parent
     output = run_here(sweep_file)
     assert "taking features of SmallCNN, 32 px" in output
@@ -38,7 +38,7 @@ def test_features_are_taken_once_and_a_killed_sweep_goes_on(sweep_file: Path, tm
     (features,) = (folder / "tiles").glob("*/features-*.npy")
     assert np.load(features, mmap_mode="r").shape[0] == 8
     before = features.stat().st_mtime_ns
-    killed(sweep_file, tmp_path / "out", 2)
+    stopped_here(sweep_file, tmp_path / "out", 2)
     kept = times(tmp_path / "out")
     output = run_here(sweep_file, f"out={tmp_path / 'out'}")
     assert "taking features" not in output
@@ -47,7 +47,7 @@ def test_features_are_taken_once_and_a_killed_sweep_goes_on(sweep_file: Path, tm
     pd.testing.assert_frame_equal(predictions(tmp_path / "out"), predictions(folder / "out"), atol=1e-6)
 
 
-def test_linear_probe_of_a_killed_search_is_gone_on_with_on_the_search_folds_alone(
+def test_linear_probe_of_a_stopped_search_is_gone_on_with_on_the_search_folds_alone(
     sweep_file: Path, tmp_path: Path
 ) -> None:
     plain = yaml.safe_load(sweep_file.read_text())["recipe"]
@@ -59,7 +59,7 @@ def test_linear_probe_of_a_killed_search_is_gone_on_with_on_the_search_folds_alo
     }
     out = tmp_path / "out"
     changes = (f"recipe={json.dumps(recipe)}", f"search={json.dumps(search)}")
-    killed(sweep_file, out, 1, *changes)
+    stopped_here(sweep_file, out, 1, *changes)
     kept = times(out)
     (probe,) = {trial["candidate"] for trial in results(out)}
     run_here(sweep_file, f"out={out}", *changes)

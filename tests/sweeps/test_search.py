@@ -13,7 +13,7 @@ from commands import killed, predictions, results, run_here, times
 from moa_ray.common.schema import CANDIDATE, TILE_KEY
 from moa_ray.search.proposer import JOURNAL
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("one_ray", "untracked")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Whole sweeps on a painted screen: what they leave, and that nothing is lost or done twice."""
 
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import factories
 import pandas as pd
@@ -19,11 +19,10 @@ from commands import (
     start,
     times,
     until,
-    until_true,
 )
 
-from moa_ray import run_sweep
 from moa_ray.common.schema import TILE_KEY, probability_columns
+from moa_ray.execution.callbacks import ProgressCallback
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
@@ -103,18 +102,24 @@ def test_killed_driver_goes_on_and_equals_an_undisturbed_sweep(
     pd.testing.assert_frame_equal(predictions(out), predictions(undisturbed), atol=1e-6)
 
 
-def test_killed_worker_costs_its_trial_one_attempt(sweep_file: Path, tmp_path: Path, undisturbed: Path) -> None:
-    out = tmp_path / "out"
+def test_killed_worker_costs_its_trial_one_attempt(
+    sweep_file: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, killed_actors = tmp_path / "out", []
+    epoch = ProgressCallback.epoch
 
-    def worker() -> list[psutil.Process]:
-        family = psutil.Process().children(recursive=True)
-        return [child for child in family if "ResourceTrainable" in " ".join(_words(child))]
+    def kill_in_the_middle(callback: ProgressCallback, *arguments: Any) -> None:
+        """Kill the actor of the second trial once its first epoch is told."""
+        epoch(callback, *arguments)
+        if len(results(out)) == 1 and not killed_actors:
+            family = psutil.Process().children(recursive=True)
+            (actor,) = [child for child in family if "ResourceTrainable" in " ".join(_words(child))]
+            actor.kill()
+            killed_actors.append(actor.pid)
 
-    with ThreadPoolExecutor(1) as executor:
-        sweep = executor.submit(run_sweep, sweep_file, f"out={out}", "resources.retries=1")
-        until_true(lambda: sweep.done() or (len(results(out)) >= 1 and bool(worker())))
-        worker()[0].kill()
-        assert sweep.result(timeout=PATIENCE).finished
+    monkeypatch.setattr(ProgressCallback, "epoch", kill_in_the_middle)
+    run_here(sweep_file, f"out={out}", "resources.retries=1")
+    assert len(killed_actors) == 1
     assert sorted(result["attempts"] for result in results(out)) == [1, 1, 1, 2]
     pd.testing.assert_frame_equal(predictions(out), predictions(undisturbed), atol=1e-6)
 

@@ -1,5 +1,6 @@
 """A painted screen, and how often its fields are read."""
 
+import shutil
 import threading
 from collections import Counter
 from pathlib import Path
@@ -14,10 +15,18 @@ from moa_ray.screens.painted_bbbc021 import paint
 from moa_ray.screens.screen import Screen
 
 
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of the painted screen, which no test may change."""
+    root: Path = tmp_path_factory.mktemp("tiles") / "painted"
+    paint(root, PAINTING)
+    return root
+
+
 @pytest.fixture
-def screen(tmp_path: Path) -> Screen:
-    paint(tmp_path / "painted", PAINTING)
-    return bbbc021.open_screen(tmp_path / "painted")
+def screen(painted: Path, tmp_path: Path) -> Screen:
+    """A copy of the painted screen for one test."""
+    return bbbc021.open_screen(shutil.copytree(painted, tmp_path / "painted"))
 
 
 @pytest.fixture

@@ -156,6 +156,7 @@ def test_a_control_that_is_a_class_too_is_measured_and_made_into_the_tiles_of_an
     assert same({key: tile for key, tile in by_key(store).items() if key in plain}, plain)
 
 
+@pytest.mark.slow
 def test_real_cells_are_what_a_slow_loop_makes_of_the_issue(shared: Path, tmp_path: Path) -> None:
     screen = bbbc021.open_screen(shared / "data" / "bbbc021_cells")
     preparation = Preparation(normalise=Normalise(by="week"), rows=1, columns=1)

@@ -1,29 +1,44 @@
 """MLflow's runs are a view of the ledger: each once, none left running, and caught up after an outage."""
 
 import dataclasses
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import psutil
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
+from lazy import Lazy
 
 from moa_ray.config import sweep_file
 from moa_ray.config.recipe import Recipe
 from moa_ray.tracking.ledger import Ledger
-from moa_ray.tracking.mlflow_runs import Runs
 from moa_ray.tracking.results import Result, TrialKind
 from moa_ray.tracking.tracker import Setting, Tracker, tracking_uri, ui_command
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from moa_ray.tracking.mlflow_runs import Runs
+
+mlflow, mlflow_runs = Lazy("mlflow"), Lazy("moa_ray.tracking.mlflow_runs")
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables without a row, which take it seconds to make."""
+    path: Path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
+def ledger(tmp_path: Path, empty_store: Path) -> Ledger:
     """A ledger with two finished trials of one candidate, one of a compound with a quote in its name."""
     plain = {"study": "tracked", "out": str(tmp_path / "out"), "screen": {"name": "bbbc021", "root": str(tmp_path)}}
     ledger = Ledger(tmp_path / "out")
     ledger.open(sweep_file.check({**plain, "recipe": {"weights": "random"}}, "test.yaml"), {"tiles": "t"})
+    shutil.copy(empty_store, ledger.out)
     for fold in ("compound=a", "compound=3'-O'Neil \"x\""):
         ledger.write(result(fold))
     return ledger
@@ -43,16 +58,16 @@ def begun_tracker(ledger: Ledger, warnings: list[str] | None = None, uri: str | 
     return tracker
 
 
-def begun_runs(ledger: Ledger) -> Runs:
+def begun_runs(ledger: Ledger) -> "Runs":
     """The runs as the process keeps them, in this one; nothing may go wrong."""
-    runs = Runs(Setting(ledger.out, tracking_uri(ledger.out, None), "tracked", "the sweep"), pytest.fail)
+    runs: "Runs" = mlflow_runs.Runs(Setting(ledger.out, tracking_uri(ledger.out, None), "tracked", "the sweep"), pytest.fail)
     runs.do("begin", {"seed": 7})
     return runs
 
 
-def runs_by_key(ledger: Ledger, uri: str | None = None) -> dict[tuple[str, ...], Run]:
+def runs_by_key(ledger: Ledger, uri: str | None = None) -> dict[tuple[str, ...], "Run"]:
     """All runs by (candidate, fold); fails where two share a key."""
-    client = MlflowClient(tracking_uri(ledger.out, uri))
+    client = mlflow.MlflowClient(tracking_uri(ledger.out, uri))
     experiment = client.get_experiment_by_name("tracked")
     assert experiment is not None
     listed = client.search_runs([experiment.experiment_id])
@@ -62,10 +77,14 @@ def runs_by_key(ledger: Ledger, uri: str | None = None) -> dict[tuple[str, ...],
     return by_key
 
 
-def test_sweep_recipe_and_fold_are_parent_child_and_grandchild(ledger: Ledger) -> None:
+def test_sweep_recipe_and_fold_are_parent_child_and_grandchild_and_no_process_is_left_behind(ledger: Ledger) -> None:
     tracker = begun_tracker(ledger)
+    assert len(senders()) == 1
     tracker.candidate("Net-1", {"k": 3.0}, [])
     assert tracker.finish({"k": 3.0}, [])
+    assert not senders()
+    tracker.interrupt()  # as where a sweep fails after all is sent
+    assert tracker.lacking(["Net-1"]) == []
     runs = runs_by_key(ledger)
     assert {len(key) for key in runs} == {0, 1, 2}
     assert len(runs) == 4
@@ -113,7 +132,7 @@ def test_members_have_runs_with_their_folds_and_their_ensemble_one_without(ledge
 def test_epochs_become_steps(ledger: Ledger) -> None:
     begun_runs(ledger).do("finish", {}, [], "FINISHED")
     run = runs_by_key(ledger)["Net-1", "compound=a"]
-    history = MlflowClient(tracking_uri(ledger.out, None)).get_metric_history(run.info.run_id, "loss")
+    history = mlflow.MlflowClient(tracking_uri(ledger.out, None)).get_metric_history(run.info.run_id, "loss")
     assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 0.5)]
     assert run.data.metrics == {"loss": 0.5, "seconds": 2.0, "total_seconds": 4.0, "epochs_trained": 2.0}
 
@@ -151,6 +170,7 @@ def test_artifacts_lie_in_out(ledger: Ledger, tmp_path: Path) -> None:
     assert artifact.read_text() == "the report"
 
 
+@pytest.mark.slow
 def test_absent_server_warns_once_and_is_caught_up_later(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,21 +194,13 @@ def senders() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "moa_ray.tracking.mlflow_runs" in child.cmdline()]
 
 
-def test_no_process_is_left_behind(ledger: Ledger) -> None:
-    tracker = begun_tracker(ledger)
-    assert len(senders()) == 1
-    tracker.finish({}, [])
-    assert not senders()
-    tracker.interrupt()  # as where a sweep fails after all is sent
-
-
 def test_long_training_and_large_recipe_arrive_whole(ledger: Ledger) -> None:
     epochs, recipe = 700, {f"name {number}": number for number in range(250)}
     history = pd.DataFrame({"epoch": range(1, epochs + 1), "loss": 1.0, "accuracy": 0.5})
     ledger.write(result("compound=c", history=history, recipe=recipe))
     begun_runs(ledger).do("finish", {}, [], "FINISHED")
     run = runs_by_key(ledger)["Net-1", "compound=c"]
-    client = MlflowClient(tracking_uri(ledger.out, None))
+    client = mlflow.MlflowClient(tracking_uri(ledger.out, None))
     assert {name: len(client.get_metric_history(run.info.run_id, name)) for name in ("loss", "accuracy")} == {
         "loss": epochs,
         "accuracy": epochs,
@@ -198,7 +210,7 @@ def test_long_training_and_large_recipe_arrive_whole(ledger: Ledger) -> None:
 
 def test_run_that_was_not_sent_whole_is_completed(ledger: Ledger) -> None:
     begun_runs(ledger).do("finish", {}, [], "FINISHED")
-    client = MlflowClient(tracking_uri(ledger.out, None))
+    client = mlflow.MlflowClient(tracking_uri(ledger.out, None))
     whole = runs_by_key(ledger)["Net-1", "compound=a"]
     client.delete_run(whole.info.run_id)
     tags = {name: value for name, value in whole.data.tags.items() if name.startswith(("moa_ray", "mlflow.parent"))}
@@ -211,14 +223,12 @@ def test_run_that_was_not_sent_whole_is_completed(ledger: Ledger) -> None:
 
 
 def test_candidates_are_lacking_until_their_runs_end(ledger: Ledger) -> None:
-    tracker = begun_tracker(ledger)
-    assert tracker.lacking(["Net-1", "Net-2"]) == ["Net-1"]
-    tracker.candidate("Net-1", {}, [])
-    assert tracker.lacking(["Net-1"]) == []
-    tracker.trial(result("compound=c"))
-    assert tracker.lacking(["Net-1"]) == ["Net-1"]
-    tracker.interrupt()
-    assert tracker.lacking(["Net-1"]) == []
+    sender_runs = begun_runs(ledger)
+    assert sender_runs.do("lacking", ["Net-1", "Net-2"]) == ["Net-1"]
+    sender_runs.do("summary", ("Net-1",), {}, [], "FINISHED")
+    assert sender_runs.do("lacking", ["Net-1"]) == []
+    sender_runs.do("trial", result("compound=c"))
+    assert sender_runs.do("lacking", ["Net-1"]) == ["Net-1"]
 
 
 def test_an_answer_that_comes_at_once_is_not_missed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

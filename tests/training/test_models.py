@@ -10,6 +10,7 @@ from lazy import Lazy
 
 from moa_ray.config.backbones import BACKBONES
 from moa_ray.config.recipe import NO_AUGMENTATION, Augmentation, Recipe
+from moa_ray.training import memory
 
 keras = Lazy("keras")
 augmentation, models = (Lazy(f"moa_ray.training.{name}") for name in ("augmentation", "models"))
@@ -41,14 +42,35 @@ def test_without_input_scaling_grey_levels_reach_the_backbone(pixels):
     assert not np.allclose(unscaled.predict(pixels, verbose=0), scaled.predict(pixels, verbose=0), atol=1e-4)
 
 
+APPLICATIONS = sorted(set(BACKBONES) - {"SmallCNN"})
+SIZE = 77  # small enough for all of them, and a multiple of nothing
+
+
+def random_network(name):
+    """An application with drawn weights and three classes."""
+    recipe = Recipe(backbone=name, weights="random", image_size=SIZE, augment=NO_AUGMENTATION)
+    return models.build(recipe, n_classes=3)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"SmallCNN"}))
-def test_every_application_gives_probabilities_of_images_on_its_own_scale(name):
-    module, size = BACKBONES[name][1], 77
-    chosen = Recipe(backbone=name, weights="random", image_size=size, augment=NO_AUGMENTATION)
-    model = models.build(chosen, n_classes=3)
-    assert tabulated(name, size) == dimensions(model.get_layer("backbone"))
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_every_application_has_the_tabulated_dimensions_and_a_name_for_each_variable(name):
+    model = random_network(name)
+    assert tabulated(name, SIZE) == dimensions(model.get_layer("backbone"))
     assert len({variable.path for variable in model.variables}) == len(model.variables)
+    keras.utils.clear_session()
+
+
+def smallest_of_each_module():
+    """Applications of one module scale their input alike: the one of the fewest weights stands for them."""
+    by_weights = sorted(APPLICATIONS, key=lambda name: memory.network(name).parameters, reverse=True)
+    return sorted({BACKBONES[name][1]: name for name in by_weights}.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", smallest_of_each_module())
+def test_every_kind_of_application_gives_probabilities_of_images_on_its_own_scale(name):
+    module, model, size = BACKBONES[name][1], random_network(name), SIZE
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     probabilities = np.asarray(model(images, training=False))
     assert probabilities.shape == (2, 3)

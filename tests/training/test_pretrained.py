@@ -35,11 +35,12 @@ def scrambled(network, seed=0):
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "file", "size"),
     [
         ("MobileNetV2", "mobilenet_v2_notop.weights.h5", 96),
-        pytest.param("InceptionV3", "inception_v3_notop.weights.h5", 75, marks=pytest.mark.slow),
+        ("InceptionV3", "inception_v3_notop.weights.h5", 75),
     ],
 )
 def test_real_weights_give_the_features_that_keras_gives(name, file, size, shared):

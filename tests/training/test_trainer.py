@@ -46,6 +46,7 @@ def test_a_trial_on_a_warm_trainer_is_that_on_a_cold_one(warm, cold):
     assert_same(training.fit(warm, RECIPE, SPLIT, [1]), cold)
 
 
+@pytest.mark.slow
 def test_a_trial_after_one_of_another_recipe_is_that_on_a_cold_trainer(warm, cold):
     training.fit(warm, OTHER, SPLIT, [2])
     assert_same(training.fit(warm, RECIPE, SPLIT, [1]), cold)
@@ -62,8 +63,8 @@ def test_a_trial_after_one_that_was_stopped_early_is_that_on_a_cold_trainer(warm
     assert_same(training.fit(warm, RECIPE, SPLIT, [1]), cold)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("optimizer", "precision"), [("sgd", "mixed_bfloat16"), ("adam", "mixed_float16")])
 def test_a_warm_start_has_every_state_of_a_cold_one(optimizer, precision, data):
     recipe = dataclasses.replace(RECIPE, optimizer=optimizer, precision=precision, weight_decay=1e-3, epochs=1)
     trainer = training.Trainer(data)
@@ -192,6 +193,7 @@ def test_descent_is_keras_own(momentum, decay, data):
         np.testing.assert_allclose(np.array(variable), np.array(copy), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_tiles_in_the_devices_memory_give_what_streamed_ones_give(data, cold):
     held = training.Trainer(data, on_device=data.tiles[SIZE].nbytes)
     outcome = training.fit(held, RECIPE, SPLIT, [1])

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from lazy import Lazy
 
 from moa_ray.common import open_set
 from moa_ray.common.schema import BACKBONE, CANDIDATE, COMPOUND, CONCENTRATION, FIELD, FOLD, LABEL, PLATE, TILE, WELL
 from moa_ray.config import sweep_file
 from moa_ray.config.sweep_file import Sweep
-from moa_ray.execution.callbacks import RunningBest
 from moa_ray.reporting import page
 from moa_ray.reporting.judged_uncertainty import JudgedUncertainty
 from moa_ray.reporting.sections.open_set import OpenSet
@@ -25,6 +25,8 @@ from moa_ray.statistics.uncertainty import DOUBT, METHOD, PREDICTIVE, SAMPLE, SI
 from moa_ray.tracking.ledger import Ledger
 from moa_ray.tracking.results import Result
 from reporting.evidence_factory import evidence, words_of
+
+callbacks = Lazy("moa_ray.execution.callbacks")  # imports Ray
 
 COMPOUNDS = {f"{label}{i}": label for label in ("Alpha", "Beta", "Gamma") for i in (1, 2)}
 LABELS = sorted(set(COMPOUNDS.values()))
@@ -115,7 +117,7 @@ def test_a_search_and_the_board_see_known_treatments_alone() -> None:
     known = Result("m", fold, "finished", {}, predictions=open_set.closed_set(mixed))
     for objective in ("treatment_log_loss", "treatment_accuracy"):
         assert loss(objective, "median")(result) == loss(objective, "median")(known)
-    leader = RunningBest("median")
+    leader = callbacks.RunningBest("median")
     leader.add(mixed)
     assert f"of {len(FOLDS[fold].known)} treatments right" in leader.words()
 
