@@ -9,6 +9,7 @@ from benchmarks import search
 from moa_ray.execution import cluster
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(search.METHODS))
 def test_every_method_names_a_recipe_of_the_table(name: str) -> None:
     world = search.World(0)

@@ -10,6 +10,7 @@ from moa_ray.config.recipe import NO_AUGMENTATION, Recipe
 frozen = Lazy("benchmarks.frozen")
 
 
+@pytest.mark.slow
 def test_each_tile_is_held_out_once_and_an_epoch_trains_on_all_others(tmp_path: Path) -> None:
     held = frozen.trial_data(tmp_path, tiles=60, size=32, folds=5)
     tested = [row for fold in held.folds for row in held.split(fold)["test"]]

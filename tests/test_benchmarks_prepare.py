@@ -29,6 +29,7 @@ def test_the_screen_is_sound_and_has_a_control_in_ten_fields(screen: Screen) -> 
     assert screen.fields[CONTROL].mean() == 0.1
 
 
+@pytest.mark.slow
 def test_script_makes_the_tiles_that_prepare_makes(
     screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +47,7 @@ def test_script_makes_the_tiles_that_prepare_makes(
             assert np.abs(np.asarray(png).astype(int) - array[row]).max() <= 2  # statistics in float32
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own(
     screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

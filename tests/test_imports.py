@@ -37,7 +37,8 @@ def test_help_of_a_command_loads_nothing_heavy(command: str) -> None:
 
 
 def test_plan_loads_nothing_that_only_running_needs(repo: Path, tmp_path: Path) -> None:
-    words = [str(repo / "sweeps" / "demo.yaml"), "--plan", f"screen={{name: synthetic, root: {tmp_path / 'painted'}, painting: {painting()}}}"]
+    screen = {"name": "synthetic", "root": str(tmp_path / "painted"), "painting": painting()}
+    words = [str(repo / "sweeps" / "demo.yaml"), "--plan", f"screen={screen}"]
     code = f"from moa_ray.sweep import main\nassert main({words!r}) == 0"
     assert loaded(code, *HEAVY) == []
 

@@ -30,6 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_tiles_are_the_papers_to_one_grey_level(repo: Path, root: Path, tmp_path: Path) -> None:
     changes = [f"screen.root={root}", f"tiles={tmp_path / 'tiles'}", f"recipe.image_size={SIDE}"]
     study = Study.open(sweep_file.load(repo / "sweeps/kensert2019_bbbc021.yaml", [*changes, f"out={tmp_path / 'out'}"]))

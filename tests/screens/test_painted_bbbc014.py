@@ -95,6 +95,7 @@ def measured(demo: Screen) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["ratio", "fitc", "dapi"]).join(demo.labelled[[CELL_LINE, LABEL]])
 
 
+@pytest.mark.slow
 def test_ratio_of_nuclei_to_the_rest_tells_the_labels_within_and_across_lines(measured: pd.DataFrame) -> None:
     ratio = measured.groupby([CELL_LINE, LABEL])["ratio"]
     least, most = ratio.min(), ratio.max()

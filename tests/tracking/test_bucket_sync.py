@@ -219,6 +219,7 @@ def test_server_that_comes_back_gets_what_it_missed(out: Uri, gone: Server) -> N
     assert "The sweep goes on, and it is tried again" in warning
 
 
+@pytest.mark.slow
 def test_what_was_never_sent_is_sent_at_the_next_start(out: Uri, gone: Server) -> None:
     warnings: list[str] = []
     with BucketSync(out, warnings.append) as sync:

@@ -60,7 +60,8 @@ def begun_tracker(ledger: Ledger, warnings: list[str] | None = None, uri: str | 
 
 def begun_runs(ledger: Ledger) -> "Runs":
     """The runs as the process keeps them, in this one; nothing may go wrong."""
-    runs: "Runs" = mlflow_runs.Runs(Setting(ledger.out, tracking_uri(ledger.out, None), "tracked", "the sweep"), pytest.fail)
+    setting = Setting(ledger.out, tracking_uri(ledger.out, None), "tracked", "the sweep")
+    runs: Runs = mlflow_runs.Runs(setting, pytest.fail)
     runs.do("begin", {"seed": 7})
     return runs
 
@@ -231,6 +232,7 @@ def test_candidates_are_lacking_until_their_runs_end(ledger: Ledger) -> None:
     assert sender_runs.do("lacking", ["Net-1"]) == ["Net-1"]
 
 
+@pytest.mark.slow
 def test_an_answer_that_comes_at_once_is_not_missed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = begun_tracker(ledger)
     send, hear = tracker._send, tracker._hear

@@ -88,6 +88,7 @@ def test_a_fresh_optimizer_is_what_keras_made(data):
         np.testing.assert_array_equal(np.array(assigned), np.array(expected), err_msg=assigned.path)
 
 
+@pytest.mark.slow
 def test_nothing_is_traced_again_on_a_warm_model(data, tmp_path, monkeypatch):
     """A layer's Python is run while tracing alone."""
     calls = []
