@@ -33,9 +33,7 @@ def open_screen(sweep: Sweep, root: Path) -> Screen:
     settings = sweep.screen
     source = settings.root if isinstance(settings.root, Uri) else None
     if isinstance(settings, TableSettings):
-        screen = table.open_screen(
-            root, settings.fields, settings.columns, settings.images, settings.control, settings.channels
-        )
+        screen = table.open_screen(root, settings)
     elif isinstance(settings, Bbbc021Settings):
         screen = bbbc021.open_screen(root, settings.channels)
     elif isinstance(settings, Bbbc014Settings):

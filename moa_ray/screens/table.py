@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from moa_ray.common.schema import (
     FIELD,
     LABEL,
     METADATA_PREFIX,
+    PATH_PREFIX,
     PLATE,
     REPLICATE,
     WELL,
@@ -21,40 +22,27 @@ from moa_ray.common.schema import (
     path_column,
     require_columns,
 )
+from moa_ray.config.screens import TableSettings
 from moa_ray.screens.checks import check_fields, check_images
+from moa_ray.screens.image_columns import image_locations
 from moa_ray.screens.left_out import NO_LABEL, count_left_out
 from moa_ray.screens.screen import Screen, numbers, well_names
+from moa_ray.screens.table_file import read_table
 
 _REQUIRED = (PLATE, WELL, COMPOUND, LABEL)
 
 
-def open_screen(
-    root: Path,
-    fields: str,
-    columns: Mapping[str, str],
-    images: Mapping[str, str],
-    control: str | None,
-    channels: Sequence[str | None] | None,
-) -> Screen:
-    """Open a screen from one CSV or parquet file of fields.
+def open_screen(root: Path, settings: TableSettings) -> Screen:
+    """Open a screen from one table of fields.
 
     Parameters
     ----------
     root : Path
         The folder that the file and its image paths are relative to.
-    fields : str
-        The file, relative to the root.
-    columns : mapping of str to str
-        ``Metadata_*`` name to the file's column; plate, well, compound and label are required. Without
-        ``Metadata_Field`` the fields of a well are numbered in the order of their paths; without
-        ``Metadata_Concentration`` it is 0; all others are columns that folds may hold out.
-    images : mapping of str to str
-        Channel name to the file's column of image paths.
-    control : str or None
-        The compound of untreated wells, whose label is not used; None where there are none.
-    channels : sequence of str or None, optional
-        Up to three of the image channels, for the network's three inputs; None is a plane of zeros. By default all of
-        them, in the order of `images`.
+    settings : TableSettings
+        The section ``screen``: the file, its columns, the channels and the control. Without ``Metadata_Field`` the
+        fields of a well are numbered in the order of their paths; without ``Metadata_Concentration`` it is 0; all other
+        columns are such as folds may hold out.
 
     Returns
     -------
@@ -66,23 +54,51 @@ def open_screen(
     InputError
         If the table or the map cannot be understood.
     """
-    table = _read(root / fields)
-    _check_map(columns, images, table, str(root / fields))
-    chosen = _channels(images, channels)
-    rows = pd.DataFrame({name: table[source] for name, source in columns.items() if name != CONCENTRATION}).astype(
-        "str"
-    )
-    rows = rows.mask(table[[columns[name] for name in rows.columns]].isna().to_numpy())
-    for channel, source in images.items():
-        rows[path_column(channel)] = table[source].astype("str").map(_location, na_action="ignore")
+    path = root / settings.fields
+    table = read_table(path)
+    _check_map(settings.columns, settings.images, table, str(path))
+    return screen_of(root, settings, table, image_locations(table, settings.images), str(path))
+
+
+def screen_of(root: Path, settings: TableSettings, table: pd.DataFrame, locations: pd.DataFrame, name: str) -> Screen:
+    """Make a screen of a table of fields and of where their images are.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that the locations are relative to.
+    settings : TableSettings
+        The section ``screen``.
+    table : DataFrame, one row per field
+        The columns that `settings` names.
+    locations : DataFrame, one row per field
+        A ``Path_<channel>`` column for each channel, on the index of the table.
+    name : str
+        Where the table comes from, for messages.
+
+    Returns
+    -------
+    Screen
+        Faults of the fields and of the images are its problems.
+
+    Raises
+    ------
+    InputError
+        If a column cannot be understood.
+    """
+    columns, control = settings.columns, settings.control
+    chosen = _channels(list(locations.columns), settings.channels)
+    rows = pd.DataFrame({column: table[source] for column, source in columns.items() if column != CONCENTRATION})
+    rows = rows.astype("str").mask(rows.isna())
+    rows = rows.join(locations)
     rows[WELL] = well_names(rows[WELL])
-    rows[CONCENTRATION] = _concentrations(table, columns.get(CONCENTRATION), str(root / fields))
+    rows[CONCENTRATION] = _concentrations(table, columns.get(CONCENTRATION), name)
     rows[CONTROL] = rows[COMPOUND] == control if control is not None else False
     rows[LABEL] = rows[LABEL].mask(rows[CONTROL])
     kept = rows[LABEL].notna() | rows[CONTROL]
     left_out = count_left_out(rows[~kept], NO_LABEL)
     rows = rows[kept]
-    paths = [path_column(channel) for channel in images]
+    paths = list(locations.columns)
     if FIELD not in rows:
         # The paths order the fields of a well, so that the numbers do not depend on the order of the rows.
         rows = rows.sort_values([*WELL_KEY, paths[0]])
@@ -92,19 +108,7 @@ def open_screen(
     rows = rows[[column for column in rows.columns if column not in paths] + paths].reset_index(drop=True)
     used = [path_column(channel) for channel in chosen if channel is not None]
     problems = [*check_fields(rows), *check_images(rows, root, used)]
-    return Screen("table", root, rows, chosen, tuple(problems), left_out=left_out)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        # As text: plate 0012 keeps its zeros, and a compound may be called NA. Only an empty cell is missing.
-        return pd.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; screen.fields is relative to screen.root") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError) as error:
-        raise InputError(f"{path}: no table of fields: {error}") from None
+    return Screen(settings.name, root, rows, chosen, tuple(problems), left_out=left_out)
 
 
 def _check_map(columns: Mapping[str, str], images: Mapping[str, str], table: pd.DataFrame, name: str) -> None:
@@ -121,7 +125,8 @@ def _check_map(columns: Mapping[str, str], images: Mapping[str, str], table: pd.
     require_columns(table, [*columns.values(), *images.values()], name)
 
 
-def _channels(images: Mapping[str, str], channels: Sequence[str | None] | None) -> tuple[str | None, ...]:
+def _channels(columns: Sequence[str], channels: Sequence[str | None] | None) -> tuple[str | None, ...]:
+    images = [column.removeprefix(PATH_PREFIX) for column in columns]
     chosen = tuple(images) if channels is None else tuple(channels)
     for channel in chosen:
         if channel is not None and channel not in images:
@@ -140,8 +145,3 @@ def _concentrations(table: pd.DataFrame, column: str | None, name: str) -> pd.Se
     if column is None:
         return pd.Series(0.0, index=table.index)
     return numbers(table[column], name)
-
-
-def _location(path: str) -> str:
-    """A path in the one spelling that a listing of the files has."""
-    return PurePosixPath(path.replace("\\", "/")).as_posix()

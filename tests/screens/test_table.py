@@ -10,6 +10,7 @@ from PIL import Image
 
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, FIELD, LABEL, PLATE, WELL
+from moa_ray.config.screens import TableSettings
 from moa_ray.screens import table
 from moa_ray.screens.screen import Screen
 
@@ -34,7 +35,11 @@ def opened(root: Path, content: pd.DataFrame | None = None, form: str = "csv", *
         for index in range(len(content)):
             Image.fromarray(np.zeros((2, 3), np.uint8)).save(root / name / f"{index}.tif")
     settings = {"columns": COLUMNS, "images": {"DAPI": "DAPI"}, "control": "DMSO", "channels": None} | changes
-    return table.open_screen(root, path.name, **settings)
+    return table.open_screen(root, TableSettings(name="table", root=root, fields=path.name, **settings))
+
+
+def settings_of(root: Path, name: str) -> TableSettings:
+    return TableSettings(name="table", root=root, fields=name, columns=COLUMNS, images={"DAPI": "DAPI"})
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
@@ -125,7 +130,7 @@ def test_bad_concentration_is_named_by_row_and_value(tmp_path: Path, value: str)
 
 def test_missing_table_and_missing_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.csv: missing"):
-        table.open_screen(tmp_path, "none.csv", COLUMNS, {"DAPI": "DAPI"}, None, None)
+        table.open_screen(tmp_path, settings_of(tmp_path, "none.csv"))
     with pytest.raises(InputError, match="column drug is missing"):
         opened(tmp_path, fields().drop(columns="drug"))
     with pytest.raises(InputError, match="Metadata_Label must be mapped"):
@@ -135,4 +140,4 @@ def test_missing_table_and_missing_columns_are_named(tmp_path: Path) -> None:
 def test_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("no")
     with pytest.raises(InputError, match=r"bad\.parquet: no table of fields"):
-        table.open_screen(tmp_path, "bad.parquet", COLUMNS, {"DAPI": "DAPI"}, None, None)
+        table.open_screen(tmp_path, settings_of(tmp_path, "bad.parquet"))

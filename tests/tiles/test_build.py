@@ -18,6 +18,7 @@ from tile_stores import by_key, prepared, quiet, same
 from moa_ray.common import files
 from moa_ray.common.schema import COMPOUND, CONTROL, FIELD, FIELD_KEY, LABEL, PLATE, TILE_KEY, WEEK, WELL
 from moa_ray.config.preparation import Normalise, Preparation
+from moa_ray.config.screens import TableSettings
 from moa_ray.screens import bbbc021, table
 from moa_ray.screens.screen import Screen
 from moa_ray.tiles.build import prepare
@@ -234,7 +235,10 @@ def test_a_control_that_carries_a_label_in_its_table_is_read_once_and_makes_no_t
     rows.to_csv(screen.root / "fields.csv", index=False)
     columns = {name: name for name in (PLATE, WELL, FIELD, COMPOUND, LABEL)}
     images = {channel: f"Path_{channel}" for channel in ("Actin", "Tubulin", "DAPI")}
-    labelled = table.open_screen(screen.root, "fields.csv", columns, images, "DMSO", None)
+    settings = TableSettings(
+        name="table", root=screen.root, fields="fields.csv", columns=columns, images=images, control="DMSO"
+    )
+    labelled = table.open_screen(screen.root, settings)
     store = prepared(labelled, tmp_path / "table")
     assert len(reads) == len(screen.fields)
     assert set(reads.values()) == {1}
