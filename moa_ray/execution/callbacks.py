@@ -151,7 +151,7 @@ class RunningBest:
         How predictions of tiles become those of treatments.
     """
 
-    def __init__(self, aggregate: aggregation.How) -> None:
+    def __init__(self, aggregate: aggregation.Aggregation) -> None:
         self._aggregate = aggregate
         self._right: dict[str, int] = {}
         self._treatments: dict[str, int] = {}

@@ -141,5 +141,5 @@ class WorkerSettings:
     gpus: float = 0.0
     tiles_share: float = 0.5
     evaluate_every: int | None = None
-    aggregate: aggregation.How = "median"
+    aggregate: aggregation.Aggregation = "median"
     samples: Mapping[str, int] = field(default_factory=dict)

@@ -172,7 +172,7 @@ def make(
     treatments: pd.DataFrame,
     settings: ConformalSettings,
     seed: int,
-    aggregate: aggregation.How,
+    aggregate: aggregation.Aggregation,
     doubts: Sequence[str] = (),
 ) -> ConformalSets:
     """Calibrate one candidate's treatments, and its compounds.

@@ -152,7 +152,7 @@ def first_predictions(folded: Folded, predictions: pd.DataFrame, seed: int | Non
     return rows.assign(**{CANDIDATE: rows[CANDIDATE].map(ensembles)})
 
 
-def spread(members: pd.DataFrame, how: aggregation.How) -> pd.DataFrame:
+def spread(members: pd.DataFrame, how: aggregation.Aggregation) -> pd.DataFrame:
     """Score the members of ensembles by themselves.
 
     Parameters

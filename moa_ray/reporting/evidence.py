@@ -92,7 +92,7 @@ class Evidence:
     history: pd.DataFrame
     labels: Sequence[str]
     channels: Sequence[str | None]
-    aggregate: aggregation.How = "median"
+    aggregate: aggregation.Aggregation = "median"
     held_out_labels: pd.DataFrame = field(default_factory=pd.DataFrame)
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)
     conformal: ConformalSettings | None = None

@@ -92,7 +92,7 @@ def raced(leaderboard: pd.DataFrame, race: Race, trials: pd.DataFrame) -> pd.Dat
 
 
 def confirmed(
-    leaderboard: pd.DataFrame, folds: Sequence[str], predictions: pd.DataFrame, how: aggregation.How
+    leaderboard: pd.DataFrame, folds: Sequence[str], predictions: pd.DataFrame, how: aggregation.Aggregation
 ) -> pd.DataFrame:
     """Add what each candidate that was confirmed reached on the confirm folds alone.
 
@@ -166,7 +166,7 @@ def record(sweep: Sweep, study: Mapping[str, Any], race: Race, folded: Folded) -
 
 
 def _winner(
-    race: Race, states: pd.DataFrame, folds: Sequence[str], folded: Folded, how: aggregation.How
+    race: Race, states: pd.DataFrame, folds: Sequence[str], folded: Folded, how: aggregation.Aggregation
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The winner's scores on the confirm folds, and on all; both empty where there is nothing of the former."""
     if not (race.ranking and folds):
@@ -186,7 +186,7 @@ def _winner(
     return scores, _scores(rows, members, how)
 
 
-def _scores(predictions: pd.DataFrame, members: pd.DataFrame, how: aggregation.How) -> dict[str, Any]:
+def _scores(predictions: pd.DataFrame, members: pd.DataFrame, how: aggregation.Aggregation) -> dict[str, Any]:
     """The scores of one candidate, and of an ensemble how its members do by themselves."""
     spread = ensembles.spread(members, how).drop(columns=CANDIDATE).to_dict("records")
     return {**statistics_scores.scores(predictions, how), **(spread[0] if spread else {})}

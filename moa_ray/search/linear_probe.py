@@ -122,7 +122,7 @@ def _leaderboard(
     results: list[Result],
     predictions: pd.DataFrame,
     folds: int,
-    how: aggregation.How,
+    how: aggregation.Aggregation,
 ) -> pd.DataFrame:
     columns = [CANDIDATE, FOLD, "status", "epochs", "seconds"]
     trials = pd.DataFrame([[getattr(result, name) for name in columns] for result in results], columns=columns)
@@ -142,7 +142,7 @@ def _dropped(leaderboard: pd.DataFrame, keep: int | None, begun: Collection[str]
     return tuple(name for name in ranked[keep:] if name not in begun)
 
 
-def _majority(predictions: pd.DataFrame, leaderboard: pd.DataFrame, how: aggregation.How) -> float | None:
+def _majority(predictions: pd.DataFrame, leaderboard: pd.DataFrame, how: aggregation.Aggregation) -> float | None:
     """The share of the most frequent label among the treatments of the best probe; None where it has none."""
     best = aggregation.treatments(predictions[predictions[CANDIDATE] == leaderboard[CANDIDATE].iloc[0]], how)
     if best.empty:

@@ -11,7 +11,7 @@ from moa_ray.tracking.results import Result
 Loss = Callable[[Result], float]
 
 
-def loss(objective: str, how: aggregation.How, done: pd.DataFrame | None = None) -> Loss:
+def loss(objective: str, how: aggregation.Aggregation, done: pd.DataFrame | None = None) -> Loss:
     """Make the function that measures a finished trial by the objective; lower is better.
 
     Parameters
@@ -39,7 +39,7 @@ def loss(objective: str, how: aggregation.How, done: pd.DataFrame | None = None)
     return loss_of
 
 
-def _losses(objective: str, how: aggregation.How, predictions: pd.DataFrame) -> dict[tuple[str, str], float]:
+def _losses(objective: str, how: aggregation.Aggregation, predictions: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Each trial's loss by its key, exactly as if it were measured alone."""
     if predictions.empty:
         return {}

@@ -34,14 +34,16 @@ from moa_ray.common.schema import (
     require_unique,
 )
 
-How = Literal["median", "mean"]
+Aggregation = Literal["median", "mean"]
 
 PREDICTED = "predicted"
 REPLICATES = "replicates"  # wells with at least one tile
 TILES = "tiles"
 
 
-def wells(predictions: pd.DataFrame, how: How = "median", apart: bool = False, held_out: bool = False) -> pd.DataFrame:
+def wells(
+    predictions: pd.DataFrame, how: Aggregation = "median", apart: bool = False, held_out: bool = False
+) -> pd.DataFrame:
     """Aggregate tile probabilities to wells, the replicates of a treatment.
 
     Parameters
@@ -76,7 +78,7 @@ def wells(predictions: pd.DataFrame, how: How = "median", apart: bool = False, h
 
 
 def treatments(
-    predictions: pd.DataFrame, how: How = "median", apart: bool = False, held_out: bool = False
+    predictions: pd.DataFrame, how: Aggregation = "median", apart: bool = False, held_out: bool = False
 ) -> pd.DataFrame:
     """Aggregate tile probabilities to treatments: over the tiles of each well, then over the wells.
 
@@ -110,7 +112,7 @@ def treatments(
     return over_wells(wells(predictions, how, apart, held_out), how, apart)
 
 
-def sampled(samples: pd.DataFrame, how: How = "median") -> pd.DataFrame:
+def sampled(samples: pd.DataFrame, how: Aggregation = "median") -> pd.DataFrame:
     """Aggregate each sample of the probabilities to treatments, as `treatments` does for the tiles as predicted.
 
     A treatment that one fold predicted as a known one and another as an unknown one has a row for each, told apart by
@@ -138,7 +140,7 @@ def sampled(samples: pd.DataFrame, how: How = "median") -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def over_wells(by_well: pd.DataFrame, how: How, apart: bool = False) -> pd.DataFrame:
+def over_wells(by_well: pd.DataFrame, how: Aggregation, apart: bool = False) -> pd.DataFrame:
     """Aggregate wells to treatments.
 
     Parameters
@@ -197,7 +199,7 @@ def renormalise(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**dict(zip(columns, np.divide(values, total, out=even, where=total > 0).T, strict=True)))
 
 
-def _collapse(table: pd.DataFrame, over: list[str], how: How, counts: list[str]) -> pd.DataFrame:
+def _collapse(table: pd.DataFrame, over: list[str], how: Aggregation, counts: list[str]) -> pd.DataFrame:
     """Aggregate the probabilities over groups; labels are carried along, counts are added up."""
     _require_labels(table)
     number = table.groupby(over, dropna=False).ngroup().to_numpy()
@@ -211,7 +213,7 @@ def _collapse(table: pd.DataFrame, over: list[str], how: How, counts: list[str])
     return pd.concat([carried[names], middle], axis=1)
 
 
-def _middle(table: pd.DataFrame, number: NDArray[np.int64], how: How) -> pd.DataFrame:
+def _middle(table: pd.DataFrame, number: NDArray[np.int64], how: Aggregation) -> pd.DataFrame:
     """Return the median or mean of every probability, one row per group; rows of medians need not sum to 1."""
     if how not in ("median", "mean"):
         raise InputError(f"aggregate: 'median' or 'mean', but got {how!r}")

@@ -339,7 +339,7 @@ def nonconformity(table: pd.DataFrame, score: Score, part_of_own: NDArray[np.flo
     return pd.DataFrame(values, index=table.index, columns=labels_of(table))
 
 
-def compounds(treatments: pd.DataFrame, how: aggregation.How = "median") -> pd.DataFrame:
+def compounds(treatments: pd.DataFrame, how: aggregation.Aggregation = "median") -> pd.DataFrame:
     """Aggregate treatments to compounds: the median or mean of their renormalised probabilities.
 
     A compound whose treatments carry different labels has none of its own and is left out.

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from moa_ray.common.schema import BACKBONE, CANDIDATE, FOLD, TREATMENT, require_columns, require_unique
-from moa_ray.statistics.aggregation import How
+from moa_ray.statistics.aggregation import Aggregation
 from moa_ray.statistics.scores import NOTHING_SCORED, scores, treatment_scores
 
 
@@ -15,7 +15,7 @@ def leaderboard(
     trials: pd.DataFrame,
     recipes: Mapping[str, Mapping[str, Any]],
     n_folds: int,
-    how: How = "median",
+    how: Aggregation = "median",
 ) -> pd.DataFrame:
     """Make the leaderboard: one row per candidate, best first.
 
@@ -107,7 +107,7 @@ def hyperparameters(board: pd.DataFrame) -> list[str]:
 
 
 def _standing(
-    candidate: str, predictions: pd.DataFrame, trials: pd.DataFrame, n_folds: int, how: How
+    candidate: str, predictions: pd.DataFrame, trials: pd.DataFrame, n_folds: int, how: Aggregation
 ) -> dict[str, Any]:
     """Return what one candidate has done and how it scored, from its own predictions and trials."""
     finished, stopped = (int((trials["status"] == status).sum()) for status in ("finished", "stopped"))

@@ -11,7 +11,15 @@ from sklearn.metrics import confusion_matrix, f1_score
 from moa_ray.common.open_set import closed_set
 from moa_ray.common.schema import CANDIDATE, COMPOUND, LABEL, labels_of, require_columns
 from moa_ray.statistics import intervals
-from moa_ray.statistics.aggregation import PREDICTED, How, over_wells, predicted, probabilities, renormalise, wells
+from moa_ray.statistics.aggregation import (
+    PREDICTED,
+    Aggregation,
+    over_wells,
+    predicted,
+    probabilities,
+    renormalise,
+    wells,
+)
 from moa_ray.statistics.intervals import wilson
 
 SCORES = (
@@ -211,7 +219,7 @@ def majority(table: pd.DataFrame) -> tuple[str, int, int]:
     return str(label), int(counts[label]), len(table)
 
 
-def scores(predictions: pd.DataFrame, how: How = "median") -> dict[str, float]:
+def scores(predictions: pd.DataFrame, how: Aggregation = "median") -> dict[str, float]:
     """Score one candidate's tile predictions over treatments, wells and tiles, without those of the open set.
 
     Parameters

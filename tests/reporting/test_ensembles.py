@@ -182,7 +182,7 @@ def test_spread_is_of_the_worst_and_the_best_member() -> None:
 
 
 @pytest.mark.parametrize("how", ["median", "mean"])
-def test_samples_become_treatments_one_by_one(how: aggregation.How) -> None:
+def test_samples_become_treatments_one_by_one(how: aggregation.Aggregation) -> None:
     sweep = checked([1, 2])
     members = ensembles.fold(sweep, *trials(sweep)).members
     samples = members.rename(columns={SEED: SAMPLE}).assign(**{METHOD: "ensemble"})
