@@ -14,7 +14,7 @@ Each field is read once for each thing that it is: for the moments of its plate 
 it has a label.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from moa_ray.common.schema import TILE_KEY
 from moa_ray.config.preparation import Preparation
+from moa_ray.tiles import dropped
 from moa_ray.tiles.dropped import REASON
 
 
@@ -44,8 +45,7 @@ class TileStore:
     warnings : tuple of str
         What happened while the tiles were made that users should know, a sentence each.
     dropped : DataFrame, one row per tile
-        The columns of `TILE_KEY`, and ``reason``: the tiles that were dropped, and why. `moa_ray.tiles.dropped` counts
-        them.
+        The columns of `TILE_KEY`, and ``reason``: the tiles that were dropped, and why. `counts` and `lost` sum them up.
     """
 
     path: Path
@@ -85,6 +85,39 @@ class TileStore:
         """
         array: NDArray[np.uint8] = np.load(self.file(size), mmap_mode="r", allow_pickle=False)
         return array
+
+    def counts(self, fields: pd.DataFrame) -> pd.DataFrame:
+        """Count fields, wells and tiles, and how many of them were dropped, by plate and compound.
+
+        Parameters
+        ----------
+        fields : DataFrame, one row per field
+            The screen's labelled fields.
+
+        Returns
+        -------
+        DataFrame, one row per plate and compound
+            ``fields``, ``wells``, ``tiles``, ``dropped_fields``, ``dropped_wells``, ``dropped_tiles``, as
+            `moa_ray.tiles.dropped.counts` says.
+        """
+        return dropped.counts(self.table, self.dropped, fields)
+
+    def lost(self, fields: pd.DataFrame, unit: Sequence[str]) -> pd.DataFrame:
+        """Return the fields, wells, treatments or compounds of which no tile is left, with the reason.
+
+        Parameters
+        ----------
+        fields : DataFrame, one row per field
+            The screen's labelled fields.
+        unit : sequence of str
+            The columns that tell the units apart: `FIELD_KEY`, `WELL_KEY`, `TREATMENT` or others.
+
+        Returns
+        -------
+        DataFrame, one row per unit
+            The columns of `unit`, and ``reason``.
+        """
+        return dropped.lost(self.table, self.dropped, fields, unit)
 
 
 def expected_bytes(fields: int, preparation: Preparation, sizes: Collection[int]) -> int:

@@ -135,6 +135,10 @@ def test_empty_tiles_are_those_that_a_slow_loop_drops_and_are_kept_by_name(scree
         assert set(store.dropped["reason"]) == {"no cells"}
         assert len(store.dropped) + len(store.table) == 4 * len(rows)
         assert store.warnings[0].startswith(f"2 of {len(rows)} fields have no tile (no cells)")
+        lost = store.lost(screen.labelled, FIELD_KEY)
+        assert {tuple(key) for key in lost[FIELD_KEY].to_numpy()} == {tuple(key) for key in dead[FIELD_KEY].to_numpy()}
+        counts = store.counts(screen.labelled)
+        assert counts[["tiles", "dropped_tiles", "dropped_fields"]].sum().tolist() == [4 * len(rows), 9, 2]
 
 
 def test_dropped_tiles_of_a_store_that_did_not_note_them_follow_from_its_grid(screen: Screen, tmp_path: Path) -> None:
