@@ -1,5 +1,6 @@
 """Settings of how raw fields become tiles, checked when they are made. The defaults follow Kensert et al. 2019."""
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -34,8 +35,12 @@ class Preparation:
     field_size: tuple[int, int] | int | None = None
     """Height and width, pixels, that the raw field is resized to by area averaging before anything else; one number for
     both, null leaves it as it is. Grey levels stay whole numbers, rounded to the nearest."""
+    offset: float | None = None
+    """Number that is added to every pixel before anything else, for signed data, in which the darkest levels are
+    negative: 32768 where a program wrote 16 bits less that; null adds nothing."""
     anscombe: bool = True
-    """Whether to stabilise the variance of photon noise first, by Anscombe's transform."""
+    """Whether to stabilise the variance of photon noise first, by Anscombe's transform; it takes no negative
+    pixels."""
     normalise: Normalise = field(default_factory=Normalise)
     """How the controls normalise a field."""
     range_over: Literal["field", "tile"] = "field"
@@ -51,6 +56,9 @@ class Preparation:
     none."""
 
     def __post_init__(self) -> None:
+        if self.offset is not None and not math.isfinite(self.offset):
+            raise ValueError(f"offset is a finite number, or null, but got {self.offset}")
+        object.__setattr__(self, "offset", float(self.offset) if self.offset else None)  # 0 adds nothing
         if self.rows < 1 or self.columns < 1:
             raise ValueError(f"rows and columns must be at least 1, but got {self.rows} and {self.columns}")
         if self.empty_share is not None and not 0 <= self.empty_share <= 1:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moa_ray.common.errors import InputError
 from moa_ray.common.files import file_lock, write_json
 from moa_ray.common.schema import FIELD_KEY, PLATE, require_unique
 from moa_ray.common.uri import Place
@@ -26,6 +27,7 @@ from moa_ray.tiles.controls import control_moments, curves, fallbacks, used_cont
 from moa_ray.tiles.cropping import FieldTiles, field_tiles
 from moa_ray.tiles.fingerprint import digest, shaping_facts
 from moa_ray.tiles.intensities import Curve, settle_process
+from moa_ray.tiles.pixels import fit_pixels
 from moa_ray.tiles.store import TileStore
 from moa_ray.tiles.workers import FieldCounter, FieldExecutor, unreadable
 from moa_ray.tiles.writer import StoreWriter
@@ -89,6 +91,17 @@ def prepare(
 
 
 @dataclass(frozen=True)
+class _Read:
+    """Reads a field, to learn whether it can be prepared."""
+
+    root: Place
+    preparation: Preparation
+
+    def __call__(self, locations: list[str]) -> None:
+        fit_pixels(read_field(self.root, locations), locations, self.preparation)
+
+
+@dataclass(frozen=True)
 class _FieldToTiles:
     """Turns the locations of a field, with the curves of its plate, into tiles by name and image size."""
 
@@ -100,7 +113,7 @@ class _FieldToTiles:
     def __call__(self, job: tuple[list[str], list[Curve]]) -> FieldTiles:
         locations, curves_of_plate = job
         settle_process()
-        planes = read_field(self.root, locations)
+        planes = fit_pixels(read_field(self.root, locations), locations, self.preparation)
         made = field_tiles(planes, self.preparation, curves_of_plate, self.sizes)
         tiles = [
             (name, {size: self._network_input(tile) for size, tile in by_size.items()}) for name, by_size in made.tiles
@@ -126,8 +139,13 @@ def _make(
     parts.mkdir(parents=True, exist_ok=True)
     preparation = to_tiles.preparation
     counter = FieldCounter(len(used_controls(screen, preparation)) + len(screen.labelled), progress)
-    of_plate = curves(screen, preparation, control_moments(screen, preparation, parts, executor, counter))
-    reasons: list[str] = []
+    moments, errors = control_moments(screen, preparation, parts, executor, counter)
+    if errors:  # all that is wrong is told at once: also of the fields that cannot be normalised without these
+        locations = screen.labelled.sort_values(FIELD_KEY)[screen.path_columns].to_numpy().tolist()
+        with closing(executor.map(_Read(to_tiles.root, preparation), locations)) as results:
+            errors += [result for result in counter.counted(results) if isinstance(result, InputError)]
+        raise unreadable(errors)
+    of_plate = curves(screen, preparation, moments)
     with StoreWriter(store, to_tiles.sizes) as writer:
         finished = screen.labelled[PLATE].isin(writer.plates)
         counter.add(int(finished.sum()))
@@ -135,7 +153,7 @@ def _make(
         places = zip(fields[PLATE], fields[screen.path_columns].to_numpy().tolist(), strict=True)
         with closing(executor.map(to_tiles, ((paths, of_plate[plate]) for plate, paths in places))) as results:
             for plate, rows in fields.groupby(PLATE):
-                reasons += writer.add_plate(str(plate), rows, counter.counted(results))
-    if reasons:
-        raise unreadable(reasons)
+                errors += writer.add_plate(str(plate), rows, counter.counted(results))
+    if errors:
+        raise unreadable(errors)
     writer.end(screen.labelled[PLATE].unique())

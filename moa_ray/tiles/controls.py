@@ -25,7 +25,8 @@ from moa_ray.screens.reading import read_field
 from moa_ray.screens.screen import Screen
 from moa_ray.tiles.cropping import sized
 from moa_ray.tiles.intensities import Curve, Moments, settle_process
-from moa_ray.tiles.workers import FieldCounter, FieldExecutor, unreadable
+from moa_ray.tiles.pixels import fit_pixels
+from moa_ray.tiles.workers import FieldCounter, FieldExecutor
 
 _SOURCES = {"week": "their week's", "screen": "the whole screen's"}
 
@@ -57,13 +58,13 @@ class _Measure:
 
     def __call__(self, locations: list[str]) -> Moments:
         settle_process()
-        planes = sized(read_field(self.root, locations), self.preparation)
+        planes = sized(fit_pixels(read_field(self.root, locations), locations, self.preparation), self.preparation)
         return Moments.of(planes, Curve(self.preparation.anscombe))
 
 
 def control_moments(
     screen: Screen, preparation: Preparation, parts: Path, executor: FieldExecutor, counter: FieldCounter
-) -> dict[str, Moments]:
+) -> tuple[dict[str, Moments], list[InputError]]:
     """Measure the control fields of each plate, in one streaming pass.
 
     Parameters
@@ -81,13 +82,10 @@ def control_moments(
 
     Returns
     -------
-    dict of Moments by plate
+    moments : dict of Moments by plate
         Of all pixels of a plate's control fields, channel by channel.
-
-    Raises
-    ------
-    InputError
-        If fields cannot be read; it names them.
+    errors : list of InputError
+        Of the fields that cannot be read; their plates have no moments.
     """
     controls = used_controls(screen, preparation)
     files = {str(plate): parts / f"{quote(str(plate), safe=' ')}.controls.json" for plate in controls[PLATE].unique()}
@@ -100,21 +98,19 @@ def control_moments(
     # In the order of the keys, so that rounding does not depend on the order of the table.
     fields = controls[~finished].sort_values(FIELD_KEY)
     work = _Measure(executor.root(screen), preparation)
-    reasons: list[str] = []
+    errors: list[InputError] = []
     with closing(executor.map(work, fields[screen.path_columns].to_numpy().tolist())) as results:
         for plate, of_plate in fields.groupby(PLATE):
             measured = list(counter.counted(islice(results, len(of_plate))))
-            wrong = [str(result) for result in measured if isinstance(result, InputError)]
-            reasons += wrong
+            wrong = [result for result in measured if isinstance(result, InputError)]
+            errors += wrong
             if not wrong:
                 of_fields = (result for result in measured if isinstance(result, Moments))
                 total = sum(of_fields, start=Moments.zero(len(screen.path_columns)))
                 moments[plate] = total
                 plain = {"count": total.count, "mean": total.mean.tolist(), "m2": total.m2.tolist()}
                 write_json(files[plate], plain)
-    if reasons:
-        raise unreadable(reasons)
-    return moments
+    return moments, errors
 
 
 def fallbacks(screen: Screen, preparation: Preparation) -> tuple[dict[str, list[str]], list[str]]:

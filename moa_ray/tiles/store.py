@@ -45,7 +45,7 @@ class TileStore:
     warnings : tuple of str
         What happened while the tiles were made that users should know, a sentence each.
     dropped : DataFrame, one row per tile
-        The columns of `TILE_KEY`, and ``reason``: the tiles that were dropped, and why. `counts` and `lost` sum them up.
+        The columns of `TILE_KEY`, and ``reason``: the tiles that were dropped, and why; see `counts` and `lost`.
     """
 
     path: Path

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from moa_ray.common.errors import InputError
 from moa_ray.common.uri import Place
 from moa_ray.screens.screen import Screen
+from moa_ray.tiles.pixels import advice
 
 _SHOWN_REASONS = 10
 
@@ -136,22 +137,23 @@ def _result(future: Future[_Result]) -> _Result | InputError:
         return error
 
 
-def unreadable(reasons: Sequence[str]) -> InputError:
+def unreadable(errors: Sequence[InputError]) -> InputError:
     """Return one error for all fields that cannot be prepared.
 
     Parameters
     ----------
-    reasons : sequence of str
-        A sentence for each of them; the message has the first ten.
+    errors : sequence of InputError
+        What is wrong with each of them; the message has the first ten, and what to do about unfit pixels.
 
     Returns
     -------
     InputError
         To be raised.
     """
-    left_out = len(reasons) - _SHOWN_REASONS
+    left_out = len(errors) - _SHOWN_REASONS
     more = [f"... and {left_out} more"] if left_out > 0 else []
-    return InputError("\n  ".join([f"{len(reasons)} fields cannot be prepared:", *reasons[:_SHOWN_REASONS], *more]))
+    lines = [*(str(error) for error in errors[:_SHOWN_REASONS]), *more, *advice(errors)]
+    return InputError("\n  ".join([f"{len(errors)} field{'s' * (len(errors) != 1)} cannot be prepared:", *lines]))
 
 
 class FieldCounter:

@@ -75,7 +75,9 @@ class StoreWriter:
         """The plates that are finished."""
         return list(self._tables)
 
-    def add_plate(self, plate: str, fields: pd.DataFrame, results: Iterator[FieldTiles | InputError]) -> list[str]:
+    def add_plate(
+        self, plate: str, fields: pd.DataFrame, results: Iterator[FieldTiles | InputError]
+    ) -> list[InputError]:
         """Write the tiles of a plate.
 
         Parameters
@@ -89,16 +91,16 @@ class StoreWriter:
 
         Returns
         -------
-        list of str
-            Why the plate cannot be finished, a sentence a field; empty where it is finished.
+        list of InputError
+            Why the plate cannot be finished, one a field; empty where it is finished.
         """
         keys: list[tuple[str, ...]] = []
         empty: list[tuple[str, ...]] = []
-        wrong: list[str] = []
+        wrong: list[InputError] = []
         names = fields[FIELD_KEY].itertuples(index=False, name=None)
         for key, made in zip(names, islice(results, len(fields)), strict=True):
             if isinstance(made, InputError):
-                wrong.append(str(made))
+                wrong.append(made)
                 continue
             empty += [(*key, name) for name in made.empty]
             for name, by_size in made.tiles:

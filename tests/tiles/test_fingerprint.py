@@ -18,6 +18,7 @@ from moa_ray.tiles.fingerprint import fingerprint
     "preparation",
     [
         Preparation(anscombe=False),
+        Preparation(offset=100),
         Preparation(normalise=Normalise(by="week")),
         Preparation(normalise=Normalise(min_control_fields=5)),
         Preparation(range_over="tile"),
