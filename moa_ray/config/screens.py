@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from moa_ray.config.painting import Painting, Translocation
+from moa_ray.config.planes import ImageSource
 from moa_ray.config.settings import LocalFolder, Location, Name, Settings, read_folder
 
 Channels = Annotated[tuple[str | None, ...], Field(min_length=1, max_length=3)]
@@ -51,8 +52,9 @@ class TableSettings(Settings):
     """CSV or parquet file, relative to the root."""
     columns: dict[str, str]
     """`Metadata_*` name to the file's column: `{Metadata_Plate: plate, Metadata_Label: moa}`."""
-    images: dict[str, str]
-    """Channel name to the file's column of image paths, relative to the root: `{DNA: dna_path}`."""
+    images: dict[str, ImageSource]
+    """Channel name to the file's column of image paths, relative to the root: `{DNA: dna_path}`; where a file holds
+    several planes, also which is meant: `{DNA: {path: stack, channel: 0}}`."""
     control: str | None = None
     """The compound that marks the untreated wells; null: there are none."""
     channels: Channels | None = None

@@ -13,11 +13,15 @@ from typing import Any
 import pandas as pd
 
 from moa_ray.common.errors import InputError
-from moa_ray.common.schema import COMPOUND, CONTROL, FIELD_KEY, LABEL, PLATE, TREATMENT
+from moa_ray.common.schema import COMPOUND, CONTROL, FIELD_KEY, LABEL, PATH_PREFIX, PLATE, TREATMENT
 from moa_ray.common.uri import leaves
+from moa_ray.config.planes import Plane
 from moa_ray.screens.image_files import image_header
+from moa_ray.screens.planes import ADVICE, Image, image_identity
 from moa_ray.screens.reading import UNREADABLE, listing, open_image, path_inside, reason, unpacked_size
 from moa_ray.screens.screen import Problem, problem
+
+NO_PLANES: Mapping[str, Plane] = {}
 
 
 def check_fields(fields: pd.DataFrame) -> list[Problem]:
@@ -102,7 +106,9 @@ def _check_labels(fields: pd.DataFrame) -> list[Problem]:
     return [problem("warning", text, single)] if single else []
 
 
-def check_images(fields: pd.DataFrame, root: Path, columns: Sequence[str]) -> list[Problem]:
+def check_images(
+    fields: pd.DataFrame, root: Path, columns: Sequence[str], planes: Mapping[str, Plane] = NO_PLANES
+) -> list[Problem]:
     """Find what is wrong with the images of a field table: first its paths, by row, then the files themselves.
 
     Parameters
@@ -113,6 +119,8 @@ def check_images(fields: pd.DataFrame, root: Path, columns: Sequence[str]) -> li
         The screen's root.
     columns : sequence of str
         The columns of locations that are in use.
+    planes : mapping of Plane, by channel
+        Which plane of its files a channel is, where they hold more than one.
 
     Returns
     -------
@@ -121,16 +129,17 @@ def check_images(fields: pd.DataFrame, root: Path, columns: Sequence[str]) -> li
     """
     nowhere: list[str] = []
     outside: list[str] = []
-    inside: list[str] = []
+    inside: list[Image] = []
     names = _row_names(fields)
     for column in columns:
+        plane = planes.get(column.removeprefix(PATH_PREFIX))
         for name, location in zip(names, fields[column], strict=True):
             if pd.isna(location):
                 nowhere.append(f"{name} {column}")
             elif _is_outside(root, location):
                 outside.append(f"{name}: {location}")
             else:
-                inside.append(location)
+                inside.append(image_identity(location, plane))
     problems = [problem("error", "image paths are empty", nowhere)] if nowhere else []
     if outside:
         problems.append(problem("error", f"image paths lead out of the screen's root {root}", outside))
@@ -151,44 +160,53 @@ def _is_outside(root: Path, location: str) -> bool:
     return leaves(member)
 
 
-def check_files(root: Path, locations: Iterable[str]) -> list[Problem]:
+def check_files(root: Path, images: Iterable[str | Image]) -> list[Problem]:
     """Find what is wrong with a screen's image files: which are missing, then what the headers of the others say.
 
     Parameters
     ----------
     root : Path
         The screen's root.
-    locations : iterable of str
-        The files in use, repeated or not.
+    images : iterable of str or tuple
+        The files in use, or the planes of them as `image_identity` gives them; repeated or not.
 
     Returns
     -------
     list of Problem
         Missing files, unreadable files, files of another shape or dtype than most.
     """
-    wanted = list(dict.fromkeys(locations))
+    wanted = list(dict.fromkeys(image_identity(image) if isinstance(image, str) else image for image in images))
+    files = dict.fromkeys(location for location, _ in wanted)
     listed = set(listing(root))
-    missing = [location for location in wanted if location not in listed]
+    missing = [location for location in files if location not in listed]
     problems = []
     if missing:
-        text = f"of {len(wanted)} image files are missing below {root}; look at screen.root"
+        text = f"of {len(files)} image files are missing below {root}; look at screen.root"
         problems.append(problem("error", text, missing))
-    present = [location for location in wanted if location in listed]
+    present = [image for image in wanted if image[0] in listed]
     with ThreadPoolExecutor() as pool:
-        headers = dict(zip(present, pool.map(lambda location: _header(root, location), present), strict=True))
-    unreadable = [f"{location}: {header}" for location, header in headers.items() if isinstance(header, str)]
-    if unreadable:
-        problems.append(problem("error", "image files cannot be read", unreadable))
-    return problems + _odd_ones({location: header for location, header in headers.items() if isinstance(header, tuple)})
+        headers = dict(zip(present, pool.map(lambda image: _header(root, *image), present), strict=True))
+    problems += _unreadable([(image[0], header) for image, header in headers.items() if isinstance(header, str)])
+    return problems + _odd_ones({image[0]: header for image, header in headers.items() if isinstance(header, tuple)})
 
 
-def _header(root: Path, location: str) -> tuple[tuple[int, int], str] | str:
+def _header(root: Path, location: str, plane: Plane | None) -> tuple[tuple[int, int], str] | str:
     """Return shape and dtype of an image, or what is wrong with it."""
     try:
         with open_image(root, location) as file:
-            return image_header(file, unpacked_size(root, location))
+            return image_header(file, unpacked_size(root, location), plane)
     except UNREADABLE as error:
         return reason(error)
+
+
+def _unreadable(reasons: Sequence[tuple[str, str]]) -> list[Problem]:
+    """Gather the files that cannot be read, apart those of several planes of which the sweep file chooses none."""
+    names: dict[str, list[str]] = {}
+    for location, reason_ in dict.fromkeys(reasons):
+        held, advice, choice = reason_.partition(ADVICE)
+        text = f"image files hold more than one plane{advice}{choice}" if advice else "image files cannot be read"
+        names.setdefault(text, []).append(f"{location} {held}" if advice else f"{location}: {reason_}")
+    return [problem("error", text, of_text) for text, of_text in names.items()]
 
 
 def _odd_ones(headers: Mapping[str, tuple[tuple[int, int], str]]) -> list[Problem]:

@@ -4,7 +4,7 @@ They are chosen when the screen is open, so that the report reads these few file
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import COMPOUND, CONCENTRATION, FIELD, FIELD_KEY, LABEL, PLATE, WELL
+from moa_ray.config.planes import Plane
 from moa_ray.screens.reading import read_field
 from moa_ray.screens.screen import Screen
 
@@ -132,11 +133,13 @@ def _plain(screen: Screen, field: pd.Series) -> dict[str, Any]:
         "concentration": float(field[CONCENTRATION]),
         "place": f"{field[PLATE]}, {field[WELL]}, field {field[FIELD]}",
         "paths": [str(field[column]) for column in screen.path_columns],
+        **({"planes": [plane and asdict(plane) for plane in screen.used_planes]} if any(screen.used_planes) else {}),
     }
 
 
 def _example(root: Path, plain: Mapping[str, Any]) -> ExampleField:
-    planes = read_field(root, plain["paths"])
+    chosen = [None if plane is None else Plane(**plane) for plane in plain.get("planes", ())]
+    planes = read_field(root, plain["paths"], chosen)
     height, width = planes[0].shape
     block = max(1, -(-max(height, width) // _SHOWN))
     return ExampleField(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from moa_ray.common.errors import InputError
 from moa_ray.common.object_store import Store
 from moa_ray.common.uri import Place, Uri, leaves
+from moa_ray.config.planes import Plane
 from moa_ray.screens.image_files import read_image
 
 # What reading an image raises: a locked member of an archive is a RuntimeError.
@@ -109,7 +110,7 @@ def _place(root: Path, location: str) -> tuple[Path, str]:
     return path, member
 
 
-def read_field(root: Place, locations: Sequence[str]) -> list[NDArray[Any]]:
+def read_field(root: Place, locations: Sequence[str], planes: Sequence[Plane | None] = ()) -> list[NDArray[Any]]:
     """Read the channels of one field.
 
     Parameters
@@ -118,6 +119,8 @@ def read_field(root: Place, locations: Sequence[str]) -> list[NDArray[Any]]:
         The screen's root; in a bucket, the files are read there.
     locations : sequence of str
         One for each channel.
+    planes : sequence of Plane or None
+        One for each channel: which plane of its file it is. None, and an empty sequence, are files of one plane.
 
     Returns
     -------
@@ -129,16 +132,17 @@ def read_field(root: Place, locations: Sequence[str]) -> list[NDArray[Any]]:
     InputError
         If a file cannot be read, or its shape differs from the first channel's; the message names it.
     """
-    planes: list[NDArray[Any]] = []
-    for location in locations:
+    channels: list[NDArray[Any]] = []
+    for location, plane in zip(locations, planes or [None] * len(locations), strict=True):
         try:
             with _open_whole(root, location) as file:
-                planes.append(read_image(file))
+                channels.append(read_image(file, plane))
         except UNREADABLE as error:
             raise InputError(f"{location}: {reason(error)}") from None
-        if planes[-1].shape != planes[0].shape:
-            raise InputError(f"{location}: shape {planes[-1].shape} differs from {planes[0].shape} of {locations[0]}")
-    return planes
+        if channels[-1].shape != channels[0].shape:
+            shapes = f"{channels[-1].shape} differs from {channels[0].shape}"
+            raise InputError(f"{location}: shape {shapes} of {locations[0]}")
+    return channels
 
 
 def path_inside(root: Path, relative: str) -> Path:

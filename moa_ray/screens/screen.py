@@ -1,6 +1,6 @@
 """A screen: fields, channels, labels, and what is wrong with them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ import pandas as pd
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import CONTROL, LABEL, path_column
 from moa_ray.common.uri import Place, Uri
+from moa_ray.config.planes import Plane
 from moa_ray.screens.left_out import none_left_out
 
 _EXAMPLES = 3  # how many examples a message names
@@ -53,6 +54,8 @@ class Screen:
         The bucket that the root is a copy of, where it is one.
     left_out : DataFrame, one row per reason, plate and compound
         How many rows of the screen's table are in none of its fields, as `moa_ray.screens.left_out` counts them.
+    planes : mapping of Plane, by channel
+        Which plane of its files a channel is, where they hold more than one.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Screen:
     problems: tuple[Problem, ...] = ()
     source: Uri | None = None
     left_out: pd.DataFrame = field(default_factory=none_left_out)
+    planes: Mapping[str, Plane] = field(default_factory=dict)
 
     @property
     def origin(self) -> Place:
@@ -87,6 +91,11 @@ class Screen:
     def path_columns(self) -> list[str]:
         """The columns that locate the images of the channels in use, in the network's order."""
         return [path_column(channel) for channel in self.channels if channel is not None]
+
+    @property
+    def used_planes(self) -> tuple[Plane | None, ...]:
+        """Which plane of its file each channel in use is, in the network's order; None where a file has one."""
+        return tuple(self.planes.get(channel) for channel in self.channels if channel is not None)
 
 
 def well_names(wells: pd.Series) -> pd.Series:

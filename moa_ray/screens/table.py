@@ -24,7 +24,7 @@ from moa_ray.common.schema import (
 )
 from moa_ray.config.screens import TableSettings
 from moa_ray.screens.checks import check_fields, check_images
-from moa_ray.screens.image_columns import image_locations
+from moa_ray.screens.image_columns import Source, image_locations, path_columns_of, planes_of_images
 from moa_ray.screens.left_out import NO_LABEL, count_left_out
 from moa_ray.screens.screen import Screen, numbers, well_names
 from moa_ray.screens.table_file import read_table
@@ -107,11 +107,12 @@ def screen_of(root: Path, settings: TableSettings, table: pd.DataFrame, location
         rows[REPLICATE] = rows[PLATE] + " " + rows[WELL]
     rows = rows[[column for column in rows.columns if column not in paths] + paths].reset_index(drop=True)
     used = [path_column(channel) for channel in chosen if channel is not None]
-    problems = [*check_fields(rows), *check_images(rows, root, used)]
-    return Screen(settings.name, root, rows, chosen, tuple(problems), left_out=left_out)
+    planes = planes_of_images(settings.images)
+    problems = [*check_fields(rows), *check_images(rows, root, used, planes)]
+    return Screen(settings.name, root, rows, chosen, tuple(problems), left_out=left_out, planes=planes)
 
 
-def _check_map(columns: Mapping[str, str], images: Mapping[str, str], table: pd.DataFrame, name: str) -> None:
+def _check_map(columns: Mapping[str, str], images: Mapping[str, Source], table: pd.DataFrame, name: str) -> None:
     for column in columns:
         if not column.startswith(METADATA_PREFIX):
             raise InputError(f"screen.columns: names begin with {METADATA_PREFIX}, but got {column!r}")
@@ -122,7 +123,9 @@ def _check_map(columns: Mapping[str, str], images: Mapping[str, str], table: pd.
         raise InputError(f"screen.columns: {CONTROL} is made from screen.control; leave it out")
     if not images:
         raise InputError("screen.images: at least one channel must be mapped to a column of paths")
-    require_columns(table, [*columns.values(), *images.values()], name)
+    require_columns(
+        table, [*columns.values(), *(column for source in images.values() for column in path_columns_of(source))], name
+    )
 
 
 def _channels(columns: Sequence[str], channels: Sequence[str | None] | None) -> tuple[str | None, ...]:

@@ -19,6 +19,7 @@ from moa_ray.common.errors import InputError
 from moa_ray.common.files import file_lock, write_json
 from moa_ray.common.schema import FIELD_KEY, PLATE, require_unique
 from moa_ray.common.uri import Place
+from moa_ray.config.planes import Plane
 from moa_ray.config.preparation import Preparation
 from moa_ray.screens.reading import read_field
 from moa_ray.screens.screen import Screen
@@ -77,7 +78,7 @@ def prepare(
         store.mkdir(parents=True, exist_ok=True)
         with file_lock(store / ".lock"):
             if not last_file.exists():  # another process may have made it meanwhile
-                to_tiles = _FieldToTiles(executor.root(screen), screen.channels, preparation, sizes)
+                to_tiles = _FieldToTiles(executor.root(screen), screen.channels, screen.used_planes, preparation, sizes)
                 _make(screen, to_tiles, store, executor, progress)
                 warnings = fallbacks(screen, preparation)[1]
                 write_json(last_file, {"fingerprint": fingerprint, "warnings": warnings, **facts})
@@ -107,13 +108,14 @@ class _FieldToTiles:
 
     root: Place
     channels: tuple[str | None, ...]
+    planes: tuple[Plane | None, ...]
     preparation: Preparation
     sizes: list[int]
 
     def __call__(self, job: tuple[list[str], list[Curve]]) -> FieldTiles:
         locations, curves_of_plate = job
         settle_process()
-        planes = fit_pixels(read_field(self.root, locations), locations, self.preparation)
+        planes = fit_pixels(read_field(self.root, locations, self.planes), locations, self.preparation)
         made = field_tiles(planes, self.preparation, curves_of_plate, self.sizes)
         tiles = [
             (name, {size: self._network_input(tile) for size, tile in by_size.items()}) for name, by_size in made.tiles

@@ -20,6 +20,7 @@ from moa_ray.common.errors import InputError
 from moa_ray.common.files import write_json
 from moa_ray.common.schema import FIELD_KEY, PLATE, WEEK
 from moa_ray.common.uri import Place
+from moa_ray.config.planes import Plane
 from moa_ray.config.preparation import Preparation
 from moa_ray.screens.reading import read_field
 from moa_ray.screens.screen import Screen
@@ -54,11 +55,14 @@ class _Measure:
     """Turns the locations of a control field into moments."""
 
     root: Place
+    planes: tuple[Plane | None, ...]
     preparation: Preparation
 
     def __call__(self, locations: list[str]) -> Moments:
         settle_process()
-        planes = sized(fit_pixels(read_field(self.root, locations), locations, self.preparation), self.preparation)
+        planes = sized(
+            fit_pixels(read_field(self.root, locations, self.planes), locations, self.preparation), self.preparation
+        )
         return Moments.of(planes, Curve(self.preparation.anscombe))
 
 
@@ -97,7 +101,7 @@ def control_moments(
     counter.add(int(finished.sum()))
     # In the order of the keys, so that rounding does not depend on the order of the table.
     fields = controls[~finished].sort_values(FIELD_KEY)
-    work = _Measure(executor.root(screen), preparation)
+    work = _Measure(executor.root(screen), screen.used_planes, preparation)
     errors: list[InputError] = []
     with closing(executor.map(work, fields[screen.path_columns].to_numpy().tolist())) as results:
         for plate, of_plate in fields.groupby(PLATE):

@@ -91,6 +91,8 @@ def shaping_facts(screen: Screen, preparation: Preparation, sizes: Collection[in
         "preparation": {name: value for name, value in asdict(preparation).items() if value is not None},
         "sizes": sorted(set(sizes)),
         "channels": list(screen.channels),
+        # Only where a file holds more than one: stores made before planes could be chosen stay known.
+        **({"planes": [plane and asdict(plane) for plane in screen.used_planes]} if any(screen.used_planes) else {}),
         "files": fields.hexdigest(),
     }
 

@@ -88,13 +88,6 @@ def test_tiff_of_another_program_is_read_as_pillow_reads_it(tmp_path: Path, dtyp
     np.testing.assert_array_equal(read_image(io.BytesIO(path.read_bytes())), expected)
 
 
-def test_first_image_of_a_stack_is_read(tmp_path: Path) -> None:
-    stack = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
-    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
-    with (tmp_path / "a.tif").open("rb") as file:
-        np.testing.assert_array_equal(read_image(file), stack[0])
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_tiff_that_lies_on_its_side_is_put_upright(orientation: int) -> None:
     file = io.BytesIO()
@@ -135,12 +128,13 @@ def test_palette_is_read_through_its_colours_not_as_indices(form: str) -> None:
     np.testing.assert_array_equal(read_image(written(picture, form)), [[200, 7], [7, 200]])
 
 
-@pytest.mark.parametrize("form", ["TIFF", "BMP"])
-def test_palette_of_colours_is_refused(form: str) -> None:
+@pytest.mark.parametrize("form", ["TIFF", "BMP", "PNG", "GIF"])
+@pytest.mark.parametrize("read", [read_image, image_header])
+def test_palette_of_colours_is_refused_by_its_header(form: str, read: Any) -> None:
     picture = Image.new("P", (2, 2))
     picture.putpalette([200, 0, 0] + [0] * 765)
     with pytest.raises(InputError, match="palette of colours"):
-        read_image(written(picture, form))
+        read(written(picture, form))
 
 
 def test_black_and_white_has_the_dtype_that_its_header_says() -> None:

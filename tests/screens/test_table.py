@@ -6,12 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
+from screen_files import table_sweep
 
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, FIELD, LABEL, PLATE, WELL
+from moa_ray.config import sweep_file
+from moa_ray.config.planes import Plane
 from moa_ray.config.screens import TableSettings
 from moa_ray.screens import table
+from moa_ray.screens.reading import read_field
 from moa_ray.screens.screen import Screen
 
 COLUMNS = {PLATE: "plate", WELL: "well", COMPOUND: "drug", LABEL: "class"}
@@ -141,3 +146,58 @@ def test_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("no")
     with pytest.raises(InputError, match=r"bad\.parquet: no table of fields"):
         table.open_screen(tmp_path, settings_of(tmp_path, "bad.parquet"))
+
+
+def stacked(root: Path, **images: Any) -> Screen:
+    """A screen whose one column of paths leads to stacks of three named channels, two deep."""
+    content = fields().assign(stack=[f"stack/{i}.ome.tif" for i in range(len(fields()))])
+    (root / "stack").mkdir(exist_ok=True)
+    for index, path in enumerate(content["stack"]):
+        planes = np.arange(6, dtype=np.uint16).reshape(3, 2, 1, 1) + np.full((3, 2, 4, 5), 100 * index, np.uint16)
+        metadata = {"axes": "CZYX", "Channel": {"Name": ["DNA", "ER", "Actin"]}}
+        tifffile.imwrite(root / path, planes, ome=True, metadata=metadata)
+    return opened(root, content, images=images)
+
+
+def test_stack_of_which_no_plane_is_chosen_is_an_error_with_count_and_axes(tmp_path: Path) -> None:
+    screen = stacked(tmp_path, DNA="stack", ER={"path": "stack", "channel": "ER"})
+    problem, of_er = screen.problems
+    assert problem.severity == of_er.severity == "error"
+    assert "as in {path: COLUMN, project: max}: stack/0.ome.tif holds 6 planes" in of_er.message
+    assert problem.message.startswith(
+        "6 image files hold more than one plane; say in screen.images which is meant, as in {path: COLUMN, "
+        "channel: 0, project: max}: stack/0.ome.tif holds 6 planes (3 channels: DNA, ER, Actin x 2 planes in depth), "
+    )
+
+
+def test_planes_of_a_stack_are_channels_by_number_and_by_name(tmp_path: Path) -> None:
+    screen = stacked(
+        tmp_path,
+        DNA={"path": "stack", "channel": 0, "project": "max"},
+        ER={"path": "stack", "channel": "ER", "project": {"z": 0}},
+        Actin={"path": "stack", "channel": "Actin", "project": "mean"},
+    )
+    assert screen.problems == ()
+    assert screen.used_planes == (Plane(0, "max"), Plane("ER", 0), Plane("Actin", "mean"))
+    row = screen.fields[screen.path_columns].iloc[0].tolist()
+    assert [plane[0, 0] for plane in read_field(screen.root, row, screen.used_planes)] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"path": "stack", "chanel": 0}, "screen.images.DNA: unknown key 'chanel'; did you mean 'channel'"),
+        ({"path": "stack", "z": 0}, r"screen.images.DNA.z: a plane of a stack is project: \{z: 3\}"),
+        ({"path": "stack", "channel": -1}, "screen.images.DNA.channel: must be greater than or equal to 0, but got -1"),
+        ({"path": "stack", "channel": True}, "screen.images.DNA.channel: must be a valid integer"),
+        ({"path": "stack", "project": "sum"}, "screen.images.DNA.project: must be 'max' or 'mean', but got 'sum'"),
+        ({"path": "stack", "project": {"y": 0}}, "screen.images.DNA.project: unknown key 'y'; known are z, time"),
+        ({"path": "stack", "project": {"time": 0}, "time": 1}, "time and project.time say the same"),
+        ({"channel": 1}, "screen.images.DNA.path: this key is missing"),
+        (3, "screen.images.DNA: must be a valid string, but got 3"),
+    ],
+)
+def test_wrong_choice_is_named_with_its_place(tmp_path: Path, source: Any, message: str) -> None:
+    plain = table_sweep(tmp_path, screen={"images": {"DNA": source}})
+    with pytest.raises(InputError, match=message):
+        sweep_file.check(plain, "sweep.yaml")

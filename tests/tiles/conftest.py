@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from tile_stores import PAINTING
 
+from moa_ray.config.planes import Plane
 from moa_ray.screens import bbbc021, reading
 from moa_ray.screens.painted_bbbc021 import paint
 from moa_ray.screens.screen import Screen
@@ -35,10 +37,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counter: Counter[str] = Counter()
     read, lock = reading.read_field, threading.Lock()
 
-    def counting(root: Path, locations: list[str]) -> list[NDArray[np.uint16]]:
+    def counting(root: Path, locations: list[str], planes: Sequence[Plane | None]) -> list[NDArray[np.uint16]]:
         with lock:
             counter[locations[0]] += 1
-        return read(root, locations)
+        return read(root, locations, planes)
 
     for module in ("build", "controls"):
         monkeypatch.setattr(f"moa_ray.tiles.{module}.read_field", counting)

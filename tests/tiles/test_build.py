@@ -1,5 +1,6 @@
 """The tile store: what its tiles are, that rows are found by key alone, that work is neither lost nor repeated."""
 
+import json
 import os
 import threading
 import zipfile
@@ -11,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from tile_stores import by_key, prepared, quiet, same
 
 from moa_ray.common import files
 from moa_ray.common.schema import COMPOUND, CONTROL, FIELD, FIELD_KEY, LABEL, PLATE, TILE_KEY, WEEK, WELL
+from moa_ray.config.planes import Plane
 from moa_ray.config.preparation import Normalise, Preparation
 from moa_ray.config.screens import TableSettings
-from moa_ray.screens import bbbc021, table
+from moa_ray.screens import bbbc021, example_fields, table
 from moa_ray.screens.screen import Screen
 from moa_ray.tiles.build import prepare
 from moa_ray.tiles.fingerprint import fingerprint
@@ -364,3 +367,22 @@ def test_two_that_prepare_the_same_store_share_the_work(screen: Screen, tmp_path
     assert len(stores) == 3
     assert set(reads.values()) == {1}
     assert same(by_key(stores[0]), by_key(prepared(screen, tmp_path / "alone")))
+
+
+def test_planes_of_stacks_make_the_tiles_of_single_files(screen: Screen, tmp_path: Path) -> None:
+    """Also as example fields of a ledger."""
+    channels = [channel for channel in screen.channels if channel is not None]
+    stacked = screen.fields.copy()
+    for number, (_, row) in enumerate(screen.fields.iterrows()):
+        planes = np.stack([np.asarray(Image.open(screen.root / row[column])) for column in screen.path_columns])
+        tifffile.imwrite(screen.root / f"{number}.ome.tif", planes, ome=True, metadata={"axes": "CYX"})
+        stacked.loc[row.name, screen.path_columns] = f"{number}.ome.tif"
+    planes = {channel: Plane(number) for number, channel in enumerate(channels)}
+    of_stacks = replace(screen, fields=stacked, planes=planes)
+    assert same(by_key(prepared(of_stacks, tmp_path)), by_key(prepared(screen, tmp_path)))
+    swapped = replace(of_stacks, planes=planes | {channels[0]: Plane(1)})
+    assert len({fingerprint(each, Preparation(), [32]) for each in (screen, of_stacks, swapped)}) == 3
+    treated, _ = example_fields.read(json.loads(json.dumps(example_fields.choose(of_stacks))))
+    expected, _ = example_fields.read(example_fields.choose(screen))
+    for pair, other in zip(treated, expected, strict=True):
+        np.testing.assert_array_equal(pair.treated.planes, other.treated.planes)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,11 +88,11 @@ def test_a_screen_mended_after_an_error_is_prepared_without_reading_other_plates
     read = reading.read_field
     seen: list[str] = []
 
-    def failing(root: Path, locations: list[str]) -> NDArray[np.uint16]:
+    def failing(root: Path, locations: list[str], planes: Any) -> NDArray[np.uint16]:
         seen.append(locations[0])
         if locations[0] == broken and len(seen) <= len(screen.fields):
             raise InputError(f"{broken}: a disk that hiccups")
-        return read(root, locations)
+        return read(root, locations, planes)
 
     for module in ("build", "controls"):
         monkeypatch.setattr(f"moa_ray.tiles.{module}.read_field", failing)
