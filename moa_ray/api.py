@@ -39,9 +39,12 @@ class SweepResult:
     runs : str
         The command that shows the runs in MLflow, or the address of the server that does.
     finished : bool
-        Whether any trial finished.
+        Whether the number is final: every trial of a ranked candidate has settled, and the headline's candidate
+        finished all folds.
     sent : bool
         Whether all files are where they belong, in a bucket too.
+    unfinished : str
+        Why the number is not final, a clause; empty where it is.
     """
 
     out: Path
@@ -49,6 +52,7 @@ class SweepResult:
     runs: str = ""
     finished: bool = True
     sent: bool = True
+    unfinished: str = ""
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -171,4 +175,4 @@ def run_sweep(
         written = orchestration.run(study, bucket_sync, address, console, typed)
     out, place = bucket_sync.folder, study.sweep.out
     runs = tracker.ui_command(out, study.sweep.tracking.uri)
-    return SweepResult(out, place, runs, written.finished, bucket_sync.complete)
+    return SweepResult(out, place, runs, written.finished, bucket_sync.complete, written.unfinished)

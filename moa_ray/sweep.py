@@ -56,6 +56,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     )
     console.print(result.headline, markup=False)
     console.print(f"report: {result.place}/report.html\nruns:   {result.runs}", markup=False)
+    if not result.finished:
+        cli.warn(console, f"not finished: {result.unfinished}; the same command tries again what did not settle")
     return cli.DONE if result.finished and result.sent else cli.FAILED
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moa_ray.common import child_process, open_set
+from moa_ray.common.errors import InputError
 from moa_ray.common.schema import BACKBONE, CANDIDATE, FOLD, METHOD, SAMPLE, metadata_columns, probability_column
 from moa_ray.execution.out_of_memory import is_out_of_memory
 from moa_ray.execution.trial_data import EPOCH, OUTCOME, PRETRAINED, Request, WorkerSettings
@@ -83,12 +84,21 @@ class _Session:
         if self._trainer is None:
             self._trainer = self._new_trainer()
         rows = self._trial_data.table["row"].to_numpy()
-        positions = self._trial_data.split(self._fold)
+        positions = self._split()
         self._test = self._trial_data.table.iloc[positions["test"]]
         split = Split(**{part: rows[index] for part, index in positions.items()})
         seeds = self._trial_data.seeds(self._fold, self._recipe.seed)
         self._training = self._trainer.start(self._recipe, split, seeds)
         self._epochs = self._training.epochs(self._settings.evaluate_every)
+
+    def _split(self) -> dict[str, NDArray[np.int64]]:
+        """Return the rows of the fold's parts; what is wrong with the table is an error of the data."""
+        try:
+            return self._trial_data.split(self._fold)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"fold {self._fold}: {error}") from error
 
     def _new_trainer(self) -> Any:
         from moa_ray.training import devices
@@ -114,7 +124,7 @@ class _Session:
         if not done and not evaluated:
             return None
         predictions = self._predictions()
-        held_out = scores(predictions, self._settings.aggregate) if evaluated else {"n": 0}
+        held_out = scores(predictions, self._settings.aggregate) if evaluated and len(predictions) else {"n": 0}
         if held_out["n"]:
             epoch["held_out_accuracy"] = held_out["treatment_accuracy"]
             epoch["held_out_tile_accuracy"] = held_out["tile_accuracy"]
@@ -149,7 +159,7 @@ class _Session:
     def _failure(self, error: Exception) -> dict[str, Any]:
         text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
         if not is_out_of_memory(error):
-            return {"status": "crashed", "error": text}
+            return {"status": "crashed", "error": text, "recurs": isinstance(error, InputError)}
         if 0 < self._settings.gpus < 1:
             text = (
                 f"{int(1 / self._settings.gpus)} trials share a GPU and do not fit into its memory together; raise "

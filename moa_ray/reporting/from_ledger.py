@@ -1,6 +1,7 @@
 """Evidence out of a ledger: leaderboard, treatments, histories, samples, tiles and fields to show."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from moa_ray.common import open_set
 from moa_ray.common.schema import CANDIDATE, METHOD, SAMPLE, SEED
 from moa_ray.common.uri import Place
 from moa_ray.config import sweep_file
+from moa_ray.config.search import GridSettings
 from moa_ray.config.sweep_file import Sweep
 from moa_ray.reporting import ensembles, example_tiles, from_search
 from moa_ray.reporting.ensembles import Folded
@@ -86,6 +88,15 @@ class Contents:
     def folded(self) -> Folded:
         """The trials with an ensemble in place of its members."""
         return ensembles.fold(self.sweep, self.results, self.predictions)
+
+    @property
+    def unsettled(self) -> dict[str, int]:
+        """How many trials of ranked candidates did not settle, by status; of a grid those not run are among them."""
+        counts = Counter(str(result.status) for result in self.results if not result.is_settled)
+        if isinstance(self.sweep.search, GridSettings):
+            wanted = {(recipe.candidate, fold) for recipe in self.sweep.grid_recipes for fold in self.study["search_folds"]}
+            counts["not run"] = len(wanted - {result.key for result in self.results})
+        return dict(+counts)
 
     @cached_property
     def race(self) -> Race | None:

@@ -19,7 +19,7 @@ from moa_ray.reporting.candidates import Part, parts
 from moa_ray.reporting.evidence import Evidence
 from moa_ray.reporting.figures import paths, save
 from moa_ray.reporting.from_ledger import Contents
-from moa_ray.reporting.headline import headline
+from moa_ray.reporting.headline import headline, reached
 from moa_ray.reporting.section import Section
 from moa_ray.reporting.sections import SECTIONS
 from moa_ray.reporting.summary import summary
@@ -39,8 +39,8 @@ class Written:
         What summary.json holds.
     files : list of Path
         The page and the tables.
-    finished : bool
-        Whether any trial finished.
+    unfinished : str
+        Why the number is not final, a clause; empty where it is.
     figures : mapping of str to tuple of Path, Path
         The SVG and the PNG of each figure.
     candidates : mapping of str to callable
@@ -51,9 +51,14 @@ class Written:
     headline: str
     summary: Mapping[str, Any]
     files: list[Path]
-    finished: bool
+    unfinished: str
     figures: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
     candidates: Mapping[str, Callable[[], Part]] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial of the ranked candidates has settled, and the headline's candidate finished all folds."""
+        return not self.unfinished
 
 
 def write(place: Place, reference: str | None = None) -> Written:
@@ -83,6 +88,7 @@ def write(place: Place, reference: str | None = None) -> Written:
     return replace(
         written,
         files=[*written.files, out / "sweep.yaml"],
+        unfinished=unfinished(evidence, contents.unsettled),
         candidates=parts(contents, evidence, out / "figures", written.figures),
     )
 
@@ -155,7 +161,32 @@ def write_evidence(
     (out / "figures").mkdir(exist_ok=True)
     saved = {name: save(figure, out / "figures", name) for name, figure in drawn.items()}
     write_text(out / "report.html", page.render(evidence, sections, drawn, out / "figures"))
-    return Written(headline(evidence), numbers, [out / name for name in files], evidence.best is not None, saved)
+    return Written(headline(evidence), numbers, [out / name for name in files], unfinished(evidence, {}), saved)
+
+
+def unfinished(evidence: Evidence, unsettled: Mapping[str, int]) -> str:
+    """Say why a number is not final.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        What the report stands on.
+    unsettled : mapping of str to int
+        How many trials of ranked candidates did not settle, by how they ended.
+
+    Returns
+    -------
+    str
+        A clause; empty where the number is final.
+    """
+    if evidence.best is None:
+        return "no trial finished"
+    if unsettled:
+        counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in unsettled.items())
+        return f"{sum(unsettled.values())} trials of ranked candidates did not settle ({counts})"
+    if not evidence.is_external and not evidence.best["complete"]:
+        return f"the headline's candidate finished {reached(evidence, evidence.best)}"
+    return ""
 
 
 def _encoded(name: str, table: pd.DataFrame) -> bytes:

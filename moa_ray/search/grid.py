@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from moa_ray.config.recipe import Recipe
 from moa_ray.search.plan import Assignment, HasRoom, Signature, any_recipe
-from moa_ray.tracking.results import SETTLED, Result, TrialKind
+from moa_ray.tracking.results import Result, TrialKind
 
 
 class Grid:
@@ -17,7 +17,8 @@ class Grid:
     todo : iterable of (Recipe, str)
         Recipes with the names of the folds that they lack.
     retries : int
-        How often a trial that did not settle (it crashed, or ran out of memory) is tried again.
+        How often a trial that did not settle (it crashed, or ran out of memory) is tried again; never one that failed
+        by its data.
     done : int
         Trials of the grid that are in the ledger already.
     kind : TrialKind or None
@@ -85,7 +86,7 @@ class Grid:
             True where no further attempt follows.
         """
         self._running.pop(assignment.key)
-        if result.status in SETTLED or assignment.attempt > self._retries:
+        if result.is_settled or result.recurs or assignment.attempt > self._retries:
             return True
         self._wait(replace(assignment, attempt=assignment.attempt + 1))
         return False

@@ -21,7 +21,7 @@ from moa_ray.search.objective import Loss
 from moa_ray.search.plan import Assignment, HasRoom, Signature, any_recipe
 from moa_ray.search.standing import Propose, Runner, Standing, State
 from moa_ray.search.successive_halving import LEVEL, is_worse, rungs
-from moa_ray.tracking.results import SETTLED, Proposal, Result
+from moa_ray.tracking.results import Proposal, Result
 
 # Candidates that wait for a node that holds them, until which others are still proposed: nodes that hold others should
 # not idle, and a proposal is the better the more is known.
@@ -44,7 +44,7 @@ class Race:
     loss : callable
         The loss of a finished trial; lower is better.
     retries : int
-        How often a trial that did not settle is tried again.
+        How often a trial that did not settle is tried again; never one that failed by its data.
     proposals : iterable of Proposal
         Candidates that an earlier start left in the ledger.
     results : iterable of Result
@@ -165,7 +165,8 @@ class Race:
         """
         runner = self._runners[result.candidate]
         runner.running.discard(result.fold)
-        if result.status not in SETTLED and assignment.attempt <= self._retries and not runner.out:
+        may_do_better = not result.is_settled and not result.recurs and not runner.out
+        if may_do_better and assignment.attempt <= self._retries:
             self._again.append(replace(assignment, attempt=assignment.attempt + 1))
             return False
         self._note(result)
@@ -296,7 +297,7 @@ class Race:
         if self._is_complete(runner):
             return "complete"
         if runner.out:
-            failed = {"diverged", "out_of_memory", "crashed"}
+            failed = {"diverged", "out_of_memory", "crashed", "lost"}
             return "failed" if runner.ended and set(runner.ended.values()) <= failed else "stopped"
         if runner.running or self._next_fold(runner) is not None:
             return "running"

@@ -37,6 +37,7 @@ from moa_ray.tracking import same_sweep
 from moa_ray.tracking.results import SETTLED, Proposal, Result, TrialKind
 
 TrialTable = Literal["history", "predictions", "samples"]  # what a trial leaves beside its result
+_PARQUET = b"PAR1"  # the first and the last bytes of a whole parquet file
 _TABLES: tuple[TrialTable, ...] = ("history", "predictions", "samples")
 
 
@@ -206,11 +207,17 @@ class Ledger:
         Yields
         ------
         Result
-            In the order of the folders' names.
+            In the order of the folders' names. One that finished and whose predictions are gone or not whole any more
+            is ``lost``: it counts nowhere, and the next start runs it again.
         """
         # Not within what is being written: it may be gone before it is looked into.
         for path in sorted(self.root.glob("[!.]*/*/result.json")):
-            yield _result(json.loads(path.read_text(encoding="utf-8")))
+            result = _result(json.loads(path.read_text(encoding="utf-8")))
+            predictions = path.with_name("predictions.parquet")
+            if result.status == "finished" and (fault := _fault(predictions)):
+                error = f"{predictions.relative_to(self.out)} {fault}; the next start of the sweep runs this trial again"
+                result = dataclasses.replace(result, status="lost", error=error)
+            yield result
 
     def settled(self) -> dict[tuple[str, str], Result]:
         """Read the trials that need no further attempt.
@@ -291,12 +298,18 @@ class Ledger:
         return _with_marks(name, joined)
 
     def _part(self, name: TrialTable, result: Result) -> Any:
-        """One trial's table as pyarrow has it, or None where it left none."""
+        """One trial's table as pyarrow has it, or None where it left none, or lost its predictions."""
+        path = self.folder(result.candidate, result.fold) / f"{name}.parquet"
+        if result.status == "lost" and name != "history":
+            return None
         try:
-            with pq.ParquetFile(self.folder(result.candidate, result.fold) / f"{name}.parquet") as file:
+            with pq.ParquetFile(path) as file:
                 return file.read(use_threads=False)
         except FileNotFoundError:
             return None
+        except (pa.ArrowInvalid, OSError) as error:
+            advice = "delete the folder that it lies in, and the next start of the sweep runs this trial again"
+            raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}; {advice}") from None
 
 
 def fresh(out: Place) -> Place:
@@ -315,6 +328,23 @@ def fresh(out: Place) -> Place:
     while object_store.exists(beside := out.with_name(f"{out.name}-{number}")):
         number += 1
     return beside
+
+
+def _fault(table: Path) -> str:
+    """Say what is wrong with a parquet file by its size and its two ends, which is quick; empty where nothing is."""
+    try:
+        with table.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size < len(_PARQUET) * 2:
+                return f"holds {size} bytes"
+            file.seek(0)
+            begin = file.read(len(_PARQUET))
+            file.seek(-len(_PARQUET), os.SEEK_END)
+            return "" if begin == file.read() == _PARQUET else "is cut short or damaged"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def _result(plain: Mapping[str, Any]) -> Result:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from moa_ray.config.recipe import Recipe
 
-Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed"]
+# "lost": it finished, and its predictions are gone or cannot be read any more.
+Status = Literal["finished", "stopped", "diverged", "out_of_memory", "crashed", "lost"]
 # A crash may come from the machine; a divergence is the recipe's own and would come again.
 SETTLED: frozenset[Status] = frozenset({"finished", "stopped", "diverged"})
 
@@ -76,8 +77,8 @@ class Result:
         Name of the candidate.
     fold : str
         Name of the fold.
-    status : {"finished", "stopped", "diverged", "out_of_memory", "crashed"}
-        ``stopped`` is by ASHA, at an epoch.
+    status : {"finished", "stopped", "diverged", "out_of_memory", "crashed", "lost"}
+        ``stopped`` is by ASHA, at an epoch; ``lost`` is one that finished and whose predictions are gone.
     recipe : dict of str to Any
         The hyperparameters, as `Recipe.as_dict` gives them.
     kind : TrialKind
@@ -92,6 +93,8 @@ class Result:
         Part of it before the first epoch: the model is built, weights and data are put into place.
     error : str or None
         One line for people; the traceback stands below it.
+    recurs : bool
+        Whether the same error would come again on any machine, since it is of the data.
     history : DataFrame, one row per epoch, or None
         Losses, accuracies, learning rate, seconds.
     predictions : DataFrame, one row per held-out tile, or None
@@ -110,9 +113,15 @@ class Result:
     seconds: float = 0.0
     setup_seconds: float = 0.0
     error: str | None = None
+    recurs: bool = False
     history: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
     predictions: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
     samples: pd.DataFrame | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the trial needs no further attempt."""
+        return self.status in SETTLED
 
     @property
     def key(self) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,21 +37,21 @@ SEARCH = {
 }
 
 
-def grid(folder: Path) -> tuple[Sweep, Ledger]:
-    """A sweep of two candidates on four folds, and its ledger: nothing trained yet."""
+def grid(folder: Path, candidates: int = 2, **told: Any) -> tuple[Sweep, Ledger]:
+    """A sweep of two candidates on four folds, and its ledger, with more that the study tells: nothing trained yet."""
     plain = {
         "study": "reported",
         "out": str(folder / "out"),
         "screen": {"name": "synthetic", "root": str(folder / "painted")},
         "recipe": {"backbone": "SmallCNN", "weights": "random"},
-        "search": {"space": {"learning_rate": [0.1, 0.01]}},
+        "search": {"space": {"learning_rate": [0.1, 0.01][:candidates]}},
     }
     sweep = sweep_file.check(plain, "test.yaml")
     ledger = Ledger(sweep.out)
     folds = [f"compound={name}" for name in COMPOUNDS]
     record = study(folds, study=sweep.study, labels=list(LABELS), tile_store=str(sweep.out / "nowhere"))
     excluded = {"compound=x": "no training field left"}
-    told = {"warnings": ["2 plates have no control wells"], "versions": {"python": "3.11"}}
+    told = {"warnings": ["2 plates have no control wells"], "versions": {"python": "3.11"}, **told}
     ledger.open(sweep, {**record, **told, "folds": {**dict.fromkeys(folds), **excluded}})
     return sweep, ledger
 

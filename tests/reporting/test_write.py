@@ -1,6 +1,7 @@
 """The report is a view of the ledger: made from it alone, again and again."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,43 @@ def test_failed_trials_stand_in_the_report_with_their_error(tmp_path: Path) -> N
     assert not written.finished
     assert "the loss became NaN" in (sweep.out / "report.html").read_text()
     assert summary_of(sweep)["best"] is None
+
+
+@undrawn
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("crashed", "1 trials of ranked candidates did not settle (1 crashed)"),
+        ("diverged", "the headline's candidate finished 3 of 4 folds"),
+        (None, "1 trials of ranked candidates did not settle (1 not run)"),
+    ],
+)
+def test_a_number_is_final_when_every_ranked_trial_has_settled(tmp_path: Path, status: Any, words: str) -> None:
+    sweep, ledger = grid(tmp_path)
+    for candidate in (0, 1):
+        for compound, label in COMPOUNDS.items():
+            ledger.write(finished(sweep, candidate, compound, label))
+    assert write(sweep.out).unfinished == ""
+    for candidate in (0, 1) if status == "diverged" else (1,):
+        recipe = sweep.grid_recipes[candidate]
+        trial = Result(recipe.candidate, "compound=b2", status or "crashed", recipe.as_dict(), error="why")
+        ledger.write(trial)
+        if status is None:
+            shutil.rmtree(ledger.folder(*trial.key))
+    assert write(sweep.out).unfinished == words
+
+
+@undrawn
+def test_lost_predictions_do_not_raise_the_headline_and_are_named(tmp_path: Path) -> None:
+    sweep, ledger = grid(tmp_path, candidates=1)
+    for compound, label in COMPOUNDS.items():
+        ledger.write(finished(sweep, 0, compound, label if compound != "b2" else "Alpha"))
+    assert "3 of 4 treatments right" in write(sweep.out).headline
+    (ledger.folder(sweep.grid_recipes[0].candidate, "compound=b2") / "predictions.parquet").unlink()
+    written = write(sweep.out)
+    assert "UNFINISHED (3 of 4 folds): 3 of 4 treatments right" in written.headline
+    assert not written.finished
+    assert "predictions.parquet is missing" in words_of(sweep.out)
 
 
 def test_drawing_again_gives_the_same_files(tmp_path: Path) -> None:

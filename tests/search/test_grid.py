@@ -50,6 +50,14 @@ def test_crash_is_tried_again_after_all_others_and_divergence_is_not() -> None:
     assert grid.finished
 
 
+def test_what_fails_by_its_data_is_not_tried_again() -> None:
+    grid = Grid(TODO[:1], retries=2)
+    first = grid.ask()
+    assert first is not None
+    assert grid.tell(first, ended(first, "crashed", recurs=True))
+    assert grid.finished
+
+
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**32), slots=st.integers(1, 8))
 def test_a_worker_keeps_its_model_as_long_as_others_can_take_the_rest(seed: int, slots: int) -> None:

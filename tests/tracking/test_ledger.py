@@ -108,6 +108,37 @@ def test_unsettled_trial_is_replaced_and_settled_ones_are_known(ledger: Ledger) 
     assert [trial.status for trial in ledger.results()] == ["finished", "diverged"]
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "is missing"), (b"", "holds 0 bytes"), (b"PAR1 and no more", "cut short"), (bytes(400), "damaged")],
+)
+def test_finished_trial_whose_predictions_are_gone_is_to_be_run_again(
+    ledger: Ledger, content: bytes | None, words: str
+) -> None:
+    ledger.write(result())
+    ledger.write(result(fold="compound=b"))
+    file = ledger.folder("c", "compound=a") / "predictions.parquet"
+    file.unlink() if content is None else file.write_bytes(content)
+    lost, whole = ledger.results()
+    assert (lost.status, whole.status) == ("lost", "finished")
+    assert "predictions.parquet" in str(lost.error)
+    assert words in str(lost.error)
+    assert set(ledger.settled()) == {("c", "compound=b")}
+    assert len(ledger.table("predictions", [lost, whole])) == 1
+    ledger.write(result())
+    assert len(ledger.settled()) == 2
+
+
+def test_predictions_whose_pages_are_damaged_are_named_with_what_to_do(ledger: Ledger) -> None:
+    ledger.write(result(predictions=pd.DataFrame({OPEN_SET: [False] * 999, "prob_A": range(999)})))
+    (trial,) = ledger.results()
+    file = ledger.folder("c", "compound=a") / "predictions.parquet"
+    content = file.read_bytes()
+    file.write_bytes(content[:4] + bytes(len(content) - 600) + content[-596:])
+    with pytest.raises(InputError, match=r"predictions\.parquet: cannot be read: .* runs this trial again"):
+        ledger.table("predictions", [trial])
+
+
 @pytest.mark.parametrize("override", ["seed=1", "images.rows=3", "folds.hold_out=week", "aggregate=mean"])
 def test_other_settings_are_refused_and_named(ledger: Ledger, tmp_path: Path, override: str) -> None:
     with pytest.raises(InputError, match=r"--fresh") as error:

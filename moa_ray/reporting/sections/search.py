@@ -29,6 +29,7 @@ _STATUS_COLOURS = {
     "diverged": ORANGE,
     "out_of_memory": "#CC79A7",
     "crashed": INK,
+    "lost": "#7F7F7F",
     "not run": "#F1F3F4",
 }
 
