@@ -22,6 +22,7 @@ from moa_ray.search.plan import Plan
 from moa_ray.search.proposer import Journal, Proposer
 from moa_ray.search.race import Race
 from moa_ray.search.standing import Standing
+from moa_ray.statistics.unpredicted import scored_of
 from moa_ray.study import Study
 from moa_ray.tracking.ledger import Ledger
 from moa_ray.tracking.results import SETTLED, Proposal, Result, TrialKind
@@ -131,7 +132,8 @@ def _members(study: Study, ledger: Ledger, tracker: Tracker, console: Console) -
     if not isinstance(sweep.search, OptunaSettings) or not other_seeds:
         return None
     settled, proposals = ledger.settled(), ledger.proposals()
-    objective = loss(sweep.search.objective, sweep.aggregate, ledger.table("predictions", settled.values()))
+    done = ledger.table("predictions", settled.values())
+    objective = loss(sweep.search.objective, sweep.aggregate, done, scored_of(ledger.study()))
     folds = study.search_folds, study.confirm_folds
     ranking = Race.replay(sweep.search, *folds, objective, proposals, settled.values()).ranking
     if not ranking:
@@ -176,7 +178,8 @@ def _plan(
             ledger.propose(proposal)
         return proposal
 
-    proposals, objective = ledger.proposals(), loss(settings.objective, study.sweep.aggregate, predictions)
+    scored = scored_of(ledger.study())
+    proposals, objective = ledger.proposals(), loss(settings.objective, study.sweep.aggregate, predictions, scored)
     folds, results = (study.search_folds, study.confirm_folds), settled.values()
     if len(proposals) >= settings.candidates and Race.replay(settings, *folds, objective, proposals, results).finished:
         return None

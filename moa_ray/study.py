@@ -26,8 +26,9 @@ from moa_ray.screens.opening import open_screen
 from moa_ray.screens.rare_labels import check_rare_labels, rare_labels, rare_treatments
 from moa_ray.screens.screen import Problem, Screen
 from moa_ray.search.fold_order import search_order
-from moa_ray.tiles import build, fingerprint, workers
+from moa_ray.tiles import build, dropped, fingerprint, workers
 from moa_ray.tiles.features import FrozenFeatures
+from moa_ray.tiles.scored import scored_treatments
 from moa_ray.tiles.store import TileStore
 
 
@@ -248,6 +249,11 @@ class Study:
             "weights": {path: _file_digest(Path(path)) for path in _weight_files(self.sweep.resource_profiles)},
             "treatments": self.treatments,
             "unscored": self.unscored.to_dict("records"),
+            "scored": scored_treatments(self.screen.labelled, self.trained_folds, store.table, store.dropped).to_dict(
+                "records"
+            ),
+            "dropped": dropped.counts(store.table, store.dropped, self.screen.labelled).to_dict("records"),
+            "left_out": self.screen.left_out.to_dict("records"),
             "examples": example_fields.choose(self.screen),
             "search_folds": self.search_folds,
             "confirm_folds": self.confirm_folds,

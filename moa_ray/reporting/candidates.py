@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from moa_ray.common.schema import CANDIDATE
+from moa_ray.common.schema import CANDIDATE, FOLD
 from moa_ray.reporting import figures
 from moa_ray.reporting.evidence import Evidence
 from moa_ray.reporting.from_ledger import Contents
@@ -15,7 +15,7 @@ from moa_ray.reporting.records import ProbeRecord, of_folds, trial_table
 from moa_ray.reporting.sections.confusion import matrix_of
 from moa_ray.reporting.sections.epochs import accuracy_over_epochs
 from moa_ray.statistics import leaderboard as statistics_leaderboard
-from moa_ray.statistics import scores
+from moa_ray.statistics import scores, unpredicted
 
 Part = tuple[dict[str, float], pd.DataFrame, list[Path]]  # scores, tile predictions, figures
 
@@ -80,8 +80,10 @@ def _by_member(contents: Contents) -> dict[str, Callable[[], Part]]:
         trials = trial_table([result for result in results if result.candidate == member])
         tiles, trials = (of_folds(table, folds) for table in (rows, trials))
         aggregate = contents.sweep.aggregate
+        scored, wanted = unpredicted.scored_of(contents.study), {member: set(trials[FOLD])}
+        missing = unpredicted.unpredicted(tiles, scored, wanted, trials)
         leaderboard = statistics_leaderboard.leaderboard(
-            tiles, trials, {member: recipes[member]}, len(folds), aggregate
+            tiles, trials, {member: recipes[member]}, len(folds), aggregate, missing
         )
         return _scores(leaderboard.iloc[0].to_dict()), rows, []
 

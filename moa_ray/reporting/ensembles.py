@@ -152,7 +152,7 @@ def first_predictions(folded: Folded, predictions: pd.DataFrame, seed: int | Non
     return rows.assign(**{CANDIDATE: rows[CANDIDATE].map(ensembles)})
 
 
-def spread(members: pd.DataFrame, how: aggregation.Aggregation) -> pd.DataFrame:
+def spread(members: pd.DataFrame, how: aggregation.Aggregation, missing: pd.DataFrame | None = None) -> pd.DataFrame:
     """Score the members of ensembles by themselves.
 
     Parameters
@@ -161,6 +161,8 @@ def spread(members: pd.DataFrame, how: aggregation.Aggregation) -> pd.DataFrame:
         Their tile predictions under the name of the ensemble, with the seed; may be empty.
     how : {"median", "mean"}
         How tiles are aggregated to treatments.
+    missing : DataFrame, optional
+        Treatments of ensembles without a prediction, as `moa_ray.statistics.unpredicted` lists them: not right.
 
     Returns
     -------
@@ -175,7 +177,10 @@ def spread(members: pd.DataFrame, how: aggregation.Aggregation) -> pd.DataFrame:
     ]
     table = pd.concat(tables, ignore_index=True)
     right = (table[aggregation.PREDICTED] == table[LABEL]).astype(float)
-    accuracies = right.groupby([table[CANDIDATE], table[SEED]]).mean()
+    counts = right.groupby([table[CANDIDATE], table[SEED]]).agg(["sum", "size"])
+    absent = {} if missing is None else missing.groupby(CANDIDATE).size().to_dict()
+    more = counts.index.get_level_values(0).map(lambda name: absent.get(name, 0)).to_numpy()
+    accuracies = counts["sum"] / (counts["size"] + more)
     rows = [
         [candidate, ", ".join(str(seed) for _, seed in own.index), float(own.min()), float(own.max())]
         for candidate, own in accuracies.groupby(level=0)

@@ -19,6 +19,7 @@ from moa_ray.screens.example_fields import Pair
 from moa_ray.statistics import aggregation, bbc_cv, comparison
 from moa_ray.statistics import uncertainty as statistics_uncertainty
 from moa_ray.statistics.conformal import CREDIBILITY, credibility
+from moa_ray.statistics.unpredicted import no_unpredicted
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,14 @@ class Evidence:
         Name of the published results that were asked for.
     external : str or None
         The file of predictions made elsewhere; None where the report is of a ledger.
+    unpredicted : DataFrame
+        Treatments that candidates were to predict and did not, as `moa_ray.statistics.unpredicted` lists them: they
+        count as not right, and are not in `treatments`.
+    dropped : DataFrame
+        What is there and what was dropped, by plate and compound, as `moa_ray.tiles.dropped.counts` counts it; empty
+        where that is not known.
+    left_out : DataFrame
+        Rows of the screen's table that are in none of its fields, as `moa_ray.screens.left_out` counts them.
     """
 
     study: str
@@ -113,6 +122,9 @@ class Evidence:
     unscored: pd.DataFrame = field(default_factory=pd.DataFrame)
     reference: str | None = None
     external: str | None = None
+    unpredicted: pd.DataFrame = field(default_factory=no_unpredicted)
+    dropped: pd.DataFrame = field(default_factory=pd.DataFrame)
+    left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
@@ -157,8 +169,29 @@ class Evidence:
         return str(self.treatments[FOLD].iloc[0]).partition("=")[0].replace(",", ", ")
 
     @property
+    def judged_unpredicted(self) -> pd.DataFrame:
+        """The treatments without a prediction that the headline counts as not right."""
+        rows = self.unpredicted_of(self.best[CANDIDATE]) if self.best else self.unpredicted
+        return rows[rows[FOLD].isin(self.confirm_folds)] if self.is_confirmed else rows
+
+    def unpredicted_of(self, candidate: str) -> pd.DataFrame:
+        """Select the treatments that one candidate was to predict and did not.
+
+        Parameters
+        ----------
+        candidate : str
+            The candidate's name.
+
+        Returns
+        -------
+        DataFrame
+            Rows of `unpredicted`.
+        """
+        return self.unpredicted[self.unpredicted[CANDIDATE] == candidate]
+
+    @property
     def judged(self) -> pd.DataFrame:
-        """The treatments that the headline is about."""
+        """The treatments that the headline is about and that were predicted."""
         rows = self.treatments_of(self.best[CANDIDATE]) if self.best else self.treatments
         return rows[rows[FOLD].isin(self.confirm_folds)] if self.is_confirmed else rows
 

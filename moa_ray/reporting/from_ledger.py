@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from moa_ray.common import open_set
-from moa_ray.common.schema import CANDIDATE, METHOD, SAMPLE, SEED
+from moa_ray.common.schema import CANDIDATE, FOLD, METHOD, SAMPLE, SEED
 from moa_ray.common.uri import Place
 from moa_ray.config import sweep_file
 from moa_ray.config.search import GridSettings
@@ -23,7 +23,7 @@ from moa_ray.screens import example_fields
 from moa_ray.search import linear_probe
 from moa_ray.search.linear_probe import ProbeResults
 from moa_ray.search.race import Race
-from moa_ray.statistics import aggregation, comparison
+from moa_ray.statistics import aggregation, comparison, unpredicted
 from moa_ray.statistics import leaderboard as statistics_leaderboard
 from moa_ray.tracking.ledger import Ledger
 from moa_ray.tracking.results import Result
@@ -89,12 +89,33 @@ class Contents:
         """The trials with an ensemble in place of its members."""
         return ensembles.fold(self.sweep, self.results, self.predictions)
 
+    @cached_property
+    def unpredicted(self) -> pd.DataFrame:
+        """The treatments that candidates were to predict and did not, of the search folds and of the confirm folds."""
+        trials = trial_table(self.folded.results)
+        parts = [self._unpredicted(trials, self.study[name]) for name in ("search_folds", "confirm_folds")]
+        return pd.concat(parts, ignore_index=True)
+
+    def _unpredicted(self, trials: pd.DataFrame, folds: Sequence[str]) -> pd.DataFrame:
+        begun = {name: set(rows[FOLD]) for name, rows in of_folds(trials, folds).groupby(CANDIDATE)}
+        if self.race is None:
+            wanted = {recipe.ensemble.candidate: set(folds) for recipe in self.sweep.grid_recipes}
+        elif folds == self.study["confirm_folds"]:
+            wanted = {name: set(folds) for name in begun}
+        else:  # a race lets most candidates do some of the folds alone
+            stopped = set(map(tuple, trials.loc[trials["status"] == "stopped", [CANDIDATE, FOLD]].to_numpy()))
+            wanted = {name: {fold for fold in own if (name, fold) not in stopped} for name, own in begun.items()}
+        predictions = of_folds(self.folded.predictions, folds)
+        return unpredicted.unpredicted(predictions, unpredicted.scored_of(self.study), wanted, trials)
+
     @property
     def unsettled(self) -> dict[str, int]:
         """How many trials of ranked candidates did not settle, by status; of a grid those not run are among them."""
         counts = Counter(str(result.status) for result in self.results if not result.is_settled)
         if isinstance(self.sweep.search, GridSettings):
-            wanted = {(recipe.candidate, fold) for recipe in self.sweep.grid_recipes for fold in self.study["search_folds"]}
+            wanted = {
+                (recipe.candidate, fold) for recipe in self.sweep.grid_recipes for fold in self.study["search_folds"]
+            }
             counts["not run"] = len(wanted - {result.key for result in self.results})
         return dict(+counts)
 
@@ -122,12 +143,16 @@ def evidence(contents: Contents, reference: str | None = None) -> Evidence:
     study, sweep, folded, race = contents.study, contents.sweep, contents.folded, contents.race
     how, predictions = sweep.aggregate, folded.predictions
     recipes = _recipes(contents)
+    missing = contents.unpredicted
+    no_tile = unpredicted.of_no_tile(missing)
     leaderboard = _leaderboard(contents, recipes)
     treatments = aggregation.treatments(predictions, how) if len(predictions) else pd.DataFrame(columns=[CANDIDATE])
     # The leaderboard is of the search folds, and so are its comparisons.
     searched = of_folds(predictions, study["search_folds"])
     compared = aggregation.treatments(searched, how) if study["confirm_folds"] and len(searched) else treatments
-    leaderboard = comparison.against_best(leaderboard, compared)
+    searched_alone = of_folds(no_tile, study["search_folds"]) if study["confirm_folds"] else no_tile
+    leaderboard = comparison.against_best(leaderboard, unpredicted.with_unpredicted(compared, searched_alone))
+    counted = unpredicted.with_unpredicted(treatments, no_tile)
     held_out = open_set.open_set(predictions)
     fields, no_fields = example_fields.read(study.get("examples"))
     return Evidence(
@@ -151,14 +176,17 @@ def evidence(contents: Contents, reference: str | None = None) -> Evidence:
         is_painted=sweep.is_painted,
         versions=study["versions"],
         recipes=recipes,
-        search=None if race is None else from_search.record(sweep, study, race, folded),
+        search=None if race is None else from_search.record(sweep, study, race, folded, missing),
         linear_probe=_probe(contents),
-        corrected=corrected(leaderboard, treatments, study["confirm_folds"] if race else (), study["seed"]),
+        corrected=corrected(leaderboard, counted, study["confirm_folds"] if race else (), study["seed"]),
         fields=fields,
         no_fields=no_fields,
         n_treatments=study.get("treatments"),
         unscored=pd.DataFrame(study.get("unscored", [])),
         reference=reference or sweep.reference,
+        unpredicted=missing,
+        dropped=pd.DataFrame(study.get("dropped", [])),
+        left_out=pd.DataFrame(study.get("left_out", [])),
     )
 
 
@@ -173,16 +201,18 @@ def _leaderboard(contents: Contents, recipes: Mapping[str, Mapping[str, Any]]) -
     """The leaderboard over the search folds, in a search with what the race says of each candidate."""
     study, sweep, folded = contents.study, contents.sweep, contents.folded
     folds, trials = study["search_folds"], trial_table(folded.results)
+    missing = of_folds(contents.unpredicted, folds) if study["confirm_folds"] else contents.unpredicted
     leaderboard = statistics_leaderboard.leaderboard(
-        of_folds(folded.predictions, folds), of_folds(trials, folds), recipes, len(folds), sweep.aggregate
+        of_folds(folded.predictions, folds), of_folds(trials, folds), recipes, len(folds), sweep.aggregate, missing
     )
     if sweep.seeds is not None:
-        spread = ensembles.spread(of_folds(folded.members, folds), sweep.aggregate)
+        spread = ensembles.spread(of_folds(folded.members, folds), sweep.aggregate, missing)
         leaderboard = leaderboard.merge(spread, on=CANDIDATE, how="left", validate="one_to_one")
     if contents.race is None:
         return leaderboard
     leaderboard = from_search.raced(leaderboard, contents.race, trials)
-    return from_search.confirmed(leaderboard, study["confirm_folds"], folded.predictions, sweep.aggregate)
+    confirmed = of_folds(contents.unpredicted, study["confirm_folds"])
+    return from_search.confirmed(leaderboard, study["confirm_folds"], folded.predictions, sweep.aggregate, confirmed)
 
 
 def _history(contents: Contents) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from moa_ray.search.objective import loss
 from moa_ray.search.race import Race
 from moa_ray.statistics import aggregation
 from moa_ray.statistics import scores as statistics_scores
+from moa_ray.statistics.unpredicted import scored_of
 from moa_ray.tracking.ledger import Ledger
 from moa_ray.tracking.results import SETTLED
 
@@ -49,7 +50,7 @@ def race(
         return None
     settled = [result for result in folded.first if result.status in SETTLED]
     first = ensembles.first_predictions(folded, predictions, sweep.space.seeds[0])
-    measure = loss(sweep.search.objective, sweep.aggregate, first)
+    measure = loss(sweep.search.objective, sweep.aggregate, first, scored_of(study))
     proposals = [dataclasses.replace(proposal, recipe=proposal.recipe.ensemble) for proposal in ledger.proposals()]
     return Race.replay(sweep.search, study["search_folds"], study["confirm_folds"], measure, proposals, settled)
 
@@ -92,7 +93,11 @@ def raced(leaderboard: pd.DataFrame, race: Race, trials: pd.DataFrame) -> pd.Dat
 
 
 def confirmed(
-    leaderboard: pd.DataFrame, folds: Sequence[str], predictions: pd.DataFrame, how: aggregation.Aggregation
+    leaderboard: pd.DataFrame,
+    folds: Sequence[str],
+    predictions: pd.DataFrame,
+    how: aggregation.Aggregation,
+    missing: pd.DataFrame,
 ) -> pd.DataFrame:
     """Add what each candidate that was confirmed reached on the confirm folds alone.
 
@@ -106,6 +111,8 @@ def confirmed(
         One row a tile; may be empty.
     how : {"median", "mean"}
         How tiles are aggregated to treatments.
+    missing : DataFrame
+        Treatments of these folds without a prediction, as `moa_ray.statistics.unpredicted` lists them.
 
     Returns
     -------
@@ -115,7 +122,10 @@ def confirmed(
     seen = closed_set(of_folds(predictions, folds))
     reached: dict[Any, dict[str, Any]] = {}
     for candidate, rows in seen.groupby(CANDIDATE) if len(seen) else ():
-        reached[candidate] = {"folds": rows[FOLD].nunique(), **statistics_scores.scores(rows, how)}
+        reached[candidate] = {
+            "folds": rows[FOLD].nunique(),
+            **statistics_scores.scores(rows, how, _of(missing, candidate)),
+        }
     columns = {
         f"confirm_{name}": leaderboard[CANDIDATE].map(
             {candidate: scores[name] for candidate, scores in reached.items()}
@@ -125,7 +135,7 @@ def confirmed(
     return leaderboard.assign(**columns)
 
 
-def record(sweep: Sweep, study: Mapping[str, Any], race: Race, folded: Folded) -> SearchRecord:
+def record(sweep: Sweep, study: Mapping[str, Any], race: Race, folded: Folded, missing: pd.DataFrame) -> SearchRecord:
     """Record how the candidates came to be and were judged.
 
     Parameters
@@ -138,6 +148,8 @@ def record(sweep: Sweep, study: Mapping[str, Any], race: Race, folded: Folded) -
         As far as the ledger tells.
     folded : Folded
         The trials, with an ensemble in place of its members.
+    missing : DataFrame
+        Treatments without a prediction, as `moa_ray.statistics.unpredicted` lists them.
 
     Returns
     -------
@@ -151,7 +163,7 @@ def record(sweep: Sweep, study: Mapping[str, Any], race: Race, folded: Folded) -
     states = trials.pivot(index=CANDIDATE, columns=FOLD, values="status").reindex(index=names, columns=folds)
     full = sum(standing.proposal.recipe.epochs for standing in race.standings) * len(study["search_folds"])
     searched = trials.loc[trials[FOLD].isin(study["search_folds"]), "epochs"].sum()
-    scores, over_all = _winner(race, states, study["confirm_folds"], folded, sweep.aggregate)
+    scores, over_all = _winner(race, states, study["confirm_folds"], folded, sweep.aggregate, missing)
     return SearchRecord(
         settings=sweep.search,
         states=states,
@@ -166,7 +178,12 @@ def record(sweep: Sweep, study: Mapping[str, Any], race: Race, folded: Folded) -
 
 
 def _winner(
-    race: Race, states: pd.DataFrame, folds: Sequence[str], folded: Folded, how: aggregation.Aggregation
+    race: Race,
+    states: pd.DataFrame,
+    folds: Sequence[str],
+    folded: Folded,
+    how: aggregation.Aggregation,
+    missing: pd.DataFrame,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The winner's scores on the confirm folds, and on all; both empty where there is nothing of the former."""
     if not (race.ranking and folds):
@@ -177,16 +194,23 @@ def _winner(
     if seen.empty:
         return {}, {}
     members = folded.members[folded.members[CANDIDATE] == winner] if len(folded.members) else folded.members
+    absent = _of(missing, winner)
     finished = int((states.loc[winner, folds] == "finished").sum())
     scores = {
-        **_scores(seen, of_folds(members, folds), how),
+        **_scores(seen, of_folds(members, folds), how, of_folds(absent, folds)),
         **{"folds_finished": finished, "n_folds": len(folds), "folds_failed": len(folds) - finished},
         "complete": finished == len(folds),
     }
-    return scores, _scores(rows, members, how)
+    return scores, _scores(rows, members, how, absent)
 
 
-def _scores(predictions: pd.DataFrame, members: pd.DataFrame, how: aggregation.Aggregation) -> dict[str, Any]:
+def _of(missing: pd.DataFrame, candidate: Any) -> pd.DataFrame:
+    return missing[missing[CANDIDATE] == candidate]
+
+
+def _scores(
+    predictions: pd.DataFrame, members: pd.DataFrame, how: aggregation.Aggregation, missing: pd.DataFrame
+) -> dict[str, Any]:
     """The scores of one candidate, and of an ensemble how its members do by themselves."""
-    spread = ensembles.spread(members, how).drop(columns=CANDIDATE).to_dict("records")
-    return {**statistics_scores.scores(predictions, how), **(spread[0] if spread else {})}
+    spread = ensembles.spread(members, how, missing).drop(columns=CANDIDATE).to_dict("records")
+    return {**statistics_scores.scores(predictions, how, missing), **(spread[0] if spread else {})}

@@ -9,6 +9,7 @@ from moa_ray.common.schema import CANDIDATE
 from moa_ray.reporting.evidence import Evidence
 from moa_ray.reporting.html_table import percent
 from moa_ray.statistics import scores
+from moa_ray.statistics.unpredicted import REASON, with_unpredicted
 
 
 def headline(evidence: Evidence) -> str:
@@ -28,11 +29,29 @@ def headline(evidence: Evidence) -> str:
     if best is None:
         return "No prediction: no trial finished."
     unfinished = "" if best["complete"] else f"UNFINISHED ({reached(evidence, best)}): "
-    scored = f"; {scorable(evidence)}" if len(evidence.unscored) else ""
+    scored = "".join(f"; {clause}" for clause in (unpredicted(evidence), scorable(evidence)) if clause)
     return (
         f"{unfinished}{best['k']} of {best['n']} treatments right, {percent(best['treatment_accuracy'])} "
         f"({interval(best)}); {best[CANDIDATE]}; {chosen(evidence)}; {baseline(evidence)}{scored}"
     )
+
+
+def unpredicted(evidence: Evidence) -> str:
+    """Say how many of the treatments that count have no prediction, and why.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        What the report stands on.
+
+    Returns
+    -------
+    str
+        A clause; empty where all were predicted.
+    """
+    reasons = evidence.judged_unpredicted[REASON].value_counts(sort=False)
+    why = ", ".join(f"{count} {reason}" if len(reasons) > 1 else str(reason) for reason, count in reasons.items())
+    return f"{reasons.sum()} of these not predicted ({why}), so not right" if len(reasons) else ""
 
 
 def scorable(evidence: Evidence) -> str:
@@ -112,7 +131,7 @@ def baseline(evidence: Evidence) -> str:
         A clause without a full stop.
     """
     assert evidence.best is not None, "there is no baseline without treatments"
-    label, k, n = scores.majority(evidence.judged)
+    label, k, n = scores.majority(with_unpredicted(evidence.judged, evidence.judged_unpredicted))
     return f"always saying '{label}', the majority class: {k} of {n}, {percent(k / n)}"
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from moa_ray.common.schema import BACKBONE, CANDIDATE, FOLD
 from moa_ray.config.search import GridSettings
 from moa_ray.config.sweep_file import Sweep
-from moa_ray.statistics import aggregation, scores
+from moa_ray.statistics import aggregation, scores, unpredicted
 from moa_ray.statistics import leaderboard as statistics_leaderboard
 from moa_ray.tracking.ledger import Ledger
 from moa_ray.tracking.results import Result, TrialKind
@@ -78,7 +78,10 @@ def read(sweep: Sweep, folds: Sequence[str], ledger: Ledger, results: Collection
     trials = [result for result in results if result.candidate in probes and result.fold in folds]
     predictions = ledger.table("predictions", trials)
     recipes = {name: recipe.as_dict() for name, recipe in probes.items()}
-    leaderboard = _leaderboard(recipes, trials, predictions, len(folds), sweep.aggregate) if probes else _NOTHING
+    missing = _unpredicted(ledger, trials, predictions, {name: set(folds) for name in probes})
+    leaderboard = (
+        _leaderboard(recipes, trials, predictions, len(folds), sweep.aggregate, missing) if probes else _NOTHING
+    )
     begun = {result.recipe[BACKBONE] for result in results if result.kind is not TrialKind.LINEAR_PROBE}
     begun |= {proposal.recipe.backbone for proposal in ledger.proposals()}
     seen = {recipe.backbone for recipe in probes.values()}
@@ -87,7 +90,7 @@ def read(sweep: Sweep, folds: Sequence[str], ledger: Ledger, results: Collection
         _dropped(leaderboard, sweep.keep, begun),
         tuple(name for name in sweep.backbones if name not in seen),
         tuple(result for result in trials if result.status != "finished"),
-        _majority(predictions, leaderboard, sweep.aggregate) if len(predictions) else None,
+        _majority(predictions, leaderboard, sweep.aggregate, missing) if len(predictions) else None,
         predictions,
     )
 
@@ -117,16 +120,26 @@ def candidate_results(sweep: Sweep, ledger: Ledger, results: Iterable[Result]) -
     return [result for result in results if result.kind is not TrialKind.LINEAR_PROBE or result.candidate in candidates]
 
 
+def _unpredicted(
+    ledger: Ledger, results: list[Result], predictions: pd.DataFrame, wanted: Mapping[str, Collection[str]]
+) -> pd.DataFrame:
+    return unpredicted.unpredicted(predictions, unpredicted.scored_of(ledger.study()), wanted, _table(results))
+
+
+def _table(results: list[Result]) -> pd.DataFrame:
+    columns = [CANDIDATE, FOLD, "status", "epochs", "seconds"]
+    return pd.DataFrame([[getattr(result, name) for name in columns] for result in results], columns=columns)
+
+
 def _leaderboard(
     recipes: Mapping[str, Mapping[str, object]],
     results: list[Result],
     predictions: pd.DataFrame,
     folds: int,
     how: aggregation.Aggregation,
+    missing: pd.DataFrame,
 ) -> pd.DataFrame:
-    columns = [CANDIDATE, FOLD, "status", "epochs", "seconds"]
-    trials = pd.DataFrame([[getattr(result, name) for name in columns] for result in results], columns=columns)
-    table = statistics_leaderboard.leaderboard(predictions, trials, recipes, folds, how)
+    table = statistics_leaderboard.leaderboard(predictions, _table(results), recipes, folds, how, missing)
     table["image_size"] = [recipes[candidate]["image_size"] for candidate in table[CANDIDATE]]
     return table.sort_values(["complete", "log_loss", CANDIDATE], ascending=[False, True, True], ignore_index=True)
 
@@ -142,10 +155,13 @@ def _dropped(leaderboard: pd.DataFrame, keep: int | None, begun: Collection[str]
     return tuple(name for name in ranked[keep:] if name not in begun)
 
 
-def _majority(predictions: pd.DataFrame, leaderboard: pd.DataFrame, how: aggregation.Aggregation) -> float | None:
+def _majority(
+    predictions: pd.DataFrame, leaderboard: pd.DataFrame, how: aggregation.Aggregation, missing: pd.DataFrame
+) -> float | None:
     """The share of the most frequent label among the treatments of the best probe; None where it has none."""
-    best = aggregation.treatments(predictions[predictions[CANDIDATE] == leaderboard[CANDIDATE].iloc[0]], how)
+    name = leaderboard[CANDIDATE].iloc[0]
+    best = aggregation.treatments(predictions[predictions[CANDIDATE] == name], how)
     if best.empty:
         return None
-    _, k, n = scores.majority(best)
+    _, k, n = scores.majority(unpredicted.with_unpredicted(best, missing[missing[CANDIDATE] == name]))
     return k / n

@@ -8,6 +8,7 @@ import pandas as pd
 from moa_ray.common.schema import BACKBONE, CANDIDATE, FOLD, TREATMENT, require_columns, require_unique
 from moa_ray.statistics.aggregation import Aggregation
 from moa_ray.statistics.scores import NOTHING_SCORED, scores, treatment_scores
+from moa_ray.statistics.unpredicted import no_unpredicted
 
 
 def leaderboard(
@@ -16,6 +17,7 @@ def leaderboard(
     recipes: Mapping[str, Mapping[str, Any]],
     n_folds: int,
     how: Aggregation = "median",
+    missing: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Make the leaderboard: one row per candidate, best first.
 
@@ -35,6 +37,9 @@ def leaderboard(
         Folds that a candidate has to finish.
     how : {"median", "mean"}
         Reduction over tiles, then over wells.
+    missing : DataFrame, one row per candidate and treatment, optional
+        Treatments that candidates were to predict and did not, as `moa_ray.statistics.unpredicted` lists them. They
+        count as not right.
 
     Returns
     -------
@@ -51,11 +56,17 @@ def leaderboard(
     candidates = set(trials[CANDIDATE]) | (set(predictions[CANDIDATE]) if len(predictions) else set())
     if not candidates <= set(recipes):
         raise ValueError(f"leaderboard: candidates without a recipe: {', '.join(sorted(candidates - set(recipes)))}")
-    by_candidate = [dict(iter(table.groupby(CANDIDATE))) if len(table) else {} for table in (predictions, trials)]
+    absent = no_unpredicted() if missing is None else missing
+    by_candidate = [
+        dict(iter(table.groupby(CANDIDATE))) if len(table) else {} for table in (predictions, trials, absent)
+    ]
     rows = []
     for candidate in recipes:
-        tiles, own_trials = (tables.get(candidate, trials.iloc[:0]) for tables in by_candidate)
-        rows.append(_standing(candidate, tiles, own_trials, n_folds, how))
+        tiles, own_trials, own_absent = (
+            tables.get(candidate, empty.iloc[:0])
+            for tables, empty in zip(by_candidate, (trials, trials, absent), strict=True)
+        )
+        rows.append(_standing(candidate, tiles, own_trials, own_absent, n_folds, how))
     table = _hyperparameters(recipes).merge(pd.DataFrame(rows), on=CANDIDATE, validate="one_to_one")
     table["_unfinished"] = (n_folds - table["folds_finished"]).clip(lower=0)
     order = ["_unfinished", "treatment_accuracy", "log_loss", CANDIDATE]
@@ -107,7 +118,12 @@ def hyperparameters(board: pd.DataFrame) -> list[str]:
 
 
 def _standing(
-    candidate: str, predictions: pd.DataFrame, trials: pd.DataFrame, n_folds: int, how: Aggregation
+    candidate: str,
+    predictions: pd.DataFrame,
+    trials: pd.DataFrame,
+    missing: pd.DataFrame,
+    n_folds: int,
+    how: Aggregation,
 ) -> dict[str, Any]:
     """Return what one candidate has done and how it scored, from its own predictions and trials."""
     finished, stopped = (int((trials["status"] == status).sum()) for status in ("finished", "stopped"))
@@ -120,7 +136,7 @@ def _standing(
         "n_folds": n_folds,
         "epochs_trained": int(trials["epochs"].sum()),
     }
-    scored = scores(predictions, how) if len(predictions) else NOTHING_SCORED
+    scored = scores(predictions, how, missing) if len(predictions) else NOTHING_SCORED
     return {**standing, **scored, "seconds": float(trials["seconds"].sum())}
 
 

@@ -26,6 +26,7 @@ SCORES = (
     *("k", "n", "treatment_accuracy", "wilson_low", "wilson_high", "compounds", "compound_low", "compound_high"),
     *("well_accuracy", "tile_accuracy", "macro_f1", "log_loss", "calibration_error"),
 )
+NOT_PREDICTED = "(not predicted)"  # stands where a predicted label would
 # Scores where no row counts.
 NOTHING_SCORED: Mapping[str, float] = {**dict.fromkeys(SCORES, float("nan")), "k": 0, "n": 0, "compounds": 0}
 
@@ -46,20 +47,25 @@ def accuracy(table: pd.DataFrame) -> float:
     return float((predicted(table) == table[LABEL]).mean())
 
 
-def macro_f1(table: pd.DataFrame) -> float:
+def macro_f1(table: pd.DataFrame, missing: pd.DataFrame | None = None) -> float:
     """Return the mean of the labels' F1 scores, over the labels that occur as true or predicted ones.
 
     Parameters
     ----------
     table : DataFrame
         With the true label and one ``prob_<label>`` per class.
+    missing : DataFrame, optional
+        Rows that were to be predicted and were not, with their true label: each is one that its label lacks.
 
     Returns
     -------
     float
         0 to 1.
     """
-    return float(f1_score(table[LABEL], predicted(table), average="macro", zero_division=0))
+    absent = [] if missing is None else list(missing[LABEL])
+    true, taken = [*table[LABEL], *absent], [*predicted(table), *[NOT_PREDICTED] * len(absent)]
+    labels = sorted({*true, *taken} - ({NOT_PREDICTED} if absent else set()))
+    return float(f1_score(true, taken, labels=labels, average="macro", zero_division=0))
 
 
 def losses(table: pd.DataFrame) -> NDArray[np.float64]:
@@ -167,7 +173,7 @@ def confidence_bin(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int
     confidence : ndarray of float64, shape (n,)
         0 to 1.
     bins : int
-        How many bins there are.
+        Aggregation many bins there are.
 
     Returns
     -------
@@ -177,7 +183,7 @@ def confidence_bin(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int
     return np.minimum((confidence * bins).astype(np.int64), bins - 1)
 
 
-def confusion(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+def confusion(table: pd.DataFrame, labels: Sequence[str], missing: pd.DataFrame | None = None) -> pd.DataFrame:
     """Count how many rows of each true label were taken for each label.
 
     Parameters
@@ -186,15 +192,21 @@ def confusion(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
         With the true label and one ``prob_<label>`` per class.
     labels : sequence of str
         The labels, in the order of rows and columns.
+    missing : DataFrame, optional
+        Rows that were to be predicted and were not, with their true label.
 
     Returns
     -------
     DataFrame of int, one row per true label, one column per predicted label
+        Where rows are missing, a last column `NOT_PREDICTED` counts them.
     """
     counts = confusion_matrix(table[LABEL], predicted(table), labels=list(labels))
-    return pd.DataFrame(
+    matrix = pd.DataFrame(
         counts, index=pd.Index(labels, name=LABEL, dtype=str), columns=pd.Index(labels, name=PREDICTED, dtype=str)
     )
+    if missing is None or missing.empty:
+        return matrix
+    return matrix.assign(**{NOT_PREDICTED: missing[LABEL].value_counts().reindex(list(labels)).fillna(0).astype(int)})
 
 
 def majority(table: pd.DataFrame) -> tuple[str, int, int]:
@@ -219,7 +231,9 @@ def majority(table: pd.DataFrame) -> tuple[str, int, int]:
     return str(label), int(counts[label]), len(table)
 
 
-def scores(predictions: pd.DataFrame, how: Aggregation = "median") -> dict[str, float]:
+def scores(
+    predictions: pd.DataFrame, how: Aggregation = "median", missing: pd.DataFrame | None = None
+) -> dict[str, float]:
     """Score one candidate's tile predictions over treatments, wells and tiles, without those of the open set.
 
     Parameters
@@ -228,6 +242,9 @@ def scores(predictions: pd.DataFrame, how: Aggregation = "median") -> dict[str, 
         As `aggregation.wells` takes them, of one candidate.
     how : {"median", "mean"}
         Reduction over tiles, then over wells.
+    missing : DataFrame, optional
+        Treatments that the candidate was to predict and did not, as `moa_ray.statistics.unpredicted` lists them. They
+        count as not right.
 
     Returns
     -------
@@ -235,8 +252,8 @@ def scores(predictions: pd.DataFrame, how: Aggregation = "median") -> dict[str, 
         ``k``, ``n``: treatments right, and all. ``treatment_accuracy``, ``wilson_low``, ``wilson_high``: k of n and its
         95 % Wilson interval. ``compounds``, ``compound_low``, ``compound_high``: how many there are, and the 95 %
         interval of a bootstrap that draws them. ``well_accuracy``, ``tile_accuracy``: the share right over wells and
-        over tiles. ``macro_f1``, ``log_loss`` (nats), ``calibration_error``: over treatments. Where no row counts they
-        are `NOTHING_SCORED`.
+        over tiles. ``macro_f1``: over treatments. ``log_loss`` (nats), ``calibration_error``: over the treatments
+        that were predicted. Where none was they are `NOTHING_SCORED`.
 
     Raises
     ------
@@ -251,29 +268,37 @@ def scores(predictions: pd.DataFrame, how: Aggregation = "median") -> dict[str, 
         return dict(NOTHING_SCORED)
     by_well = wells(tiles, how)
     table = over_wells(by_well, how)
-    values = {**treatment_scores(table), "well_accuracy": accuracy(by_well), "tile_accuracy": accuracy(tiles)}
+    values = {**treatment_scores(table, missing), "well_accuracy": accuracy(by_well), "tile_accuracy": accuracy(tiles)}
     return {name: values[name] for name in SCORES}
 
 
-def treatment_scores(table: pd.DataFrame) -> dict[str, float]:
+def treatment_scores(table: pd.DataFrame, missing: pd.DataFrame | None = None) -> dict[str, float]:
     """Return those of `scores` that are over treatments.
 
     Parameters
     ----------
     table : DataFrame, one row per treatment
         Of one candidate, as `aggregation.treatments` makes it.
+    missing : DataFrame, optional
+        As `scores` takes it.
 
     Returns
     -------
     dict of float
         Named as in `scores`.
     """
-    right = (table[PREDICTED] == table[LABEL]).to_numpy(dtype=bool)
-    k, n = int(right.sum()), len(table)
+    absent = table.iloc[:0] if missing is None else missing
+    compounds = [*table[COMPOUND], *absent[COMPOUND]]
+    right = np.array([*(table[PREDICTED] == table[LABEL]), *[False] * len(absent)], dtype=bool)
+    k, n = int(right.sum()), len(right)
     low, high = wilson(k, n)
-    compound_low, compound_high = intervals.accuracy_interval(right, table[COMPOUND])
+    compound_low, compound_high = intervals.accuracy_interval(right, compounds)
     return {
         **{"k": k, "n": n, "treatment_accuracy": k / n, "wilson_low": low, "wilson_high": high},
-        **{"compounds": table[COMPOUND].nunique(), "compound_low": compound_low, "compound_high": compound_high},
-        **{"macro_f1": macro_f1(table), "log_loss": log_loss(table), "calibration_error": calibration_error(table)},
+        **{"compounds": len(set(compounds)), "compound_low": compound_low, "compound_high": compound_high},
+        **{
+            "macro_f1": macro_f1(table, absent),
+            "log_loss": log_loss(table),
+            "calibration_error": calibration_error(table),
+        },
     }

@@ -215,7 +215,9 @@ class Ledger:
             result = _result(json.loads(path.read_text(encoding="utf-8")))
             predictions = path.with_name("predictions.parquet")
             if result.status == "finished" and (fault := _fault(predictions)):
-                error = f"{predictions.relative_to(self.out)} {fault}; the next start of the sweep runs this trial again"
+                error = (
+                    f"{predictions.relative_to(self.out)} {fault}; the next start of the sweep runs this trial again"
+                )
                 result = dataclasses.replace(result, status="lost", error=error)
             yield result
 

@@ -11,13 +11,17 @@ import pytest
 from commands import draw_nothing
 
 from moa_ray import report
-from moa_ray.common.schema import CANDIDATE, COMPOUND, CONCENTRATION, FOLD, LABEL
+from moa_ray.common.schema import CANDIDATE, COMPOUND, CONCENTRATION, FOLD, LABEL, PLATE
 from moa_ray.config.sweep_file import Sweep
 from moa_ray.reporting.write import Written, write
 from moa_ray.tracking.results import Result
 from reporting.evidence_factory import words_of
 from reporting.ledgers import COMPOUNDS, finished, grid
 
+SCORED = [
+    {COMPOUND: name, CONCENTRATION: 1.0, LABEL: label, FOLD: f"compound={name}", "reason": ""}
+    for name, label in COMPOUNDS.items()
+]
 undrawn = pytest.mark.usefixtures("undrawn")
 
 
@@ -130,7 +134,7 @@ def test_a_number_is_final_when_every_ranked_trial_has_settled(tmp_path: Path, s
 
 @undrawn
 def test_lost_predictions_do_not_raise_the_headline_and_are_named(tmp_path: Path) -> None:
-    sweep, ledger = grid(tmp_path, candidates=1)
+    sweep, ledger = grid(tmp_path, candidates=1, scored=SCORED)
     for compound, label in COMPOUNDS.items():
         ledger.write(finished(sweep, 0, compound, label if compound != "b2" else "Alpha"))
     assert "3 of 4 treatments right" in write(sweep.out).headline
@@ -138,7 +142,44 @@ def test_lost_predictions_do_not_raise_the_headline_and_are_named(tmp_path: Path
     written = write(sweep.out)
     assert "UNFINISHED (3 of 4 folds): 3 of 4 treatments right" in written.headline
     assert not written.finished
+    assert "1 of these not predicted (its fold did not finish), so not right" in written.headline
     assert "predictions.parquet is missing" in words_of(sweep.out)
+
+
+@undrawn
+def test_a_treatment_without_a_tile_counts_as_not_right_and_is_named(tmp_path: Path) -> None:
+    dead = {**dict(zip(SCORED[0], ("toxic <1>", 9.0, "Alpha", "compound=a1"), strict=False)), "reason": "no cells"}
+    counts = {PLATE: "P1", COMPOUND: "toxic <1>", "fields": 4, "dropped_fields": 4, "wells": 2, "dropped_wells": 2}
+    told = {"scored": [*SCORED, dead], "dropped": [{**counts, "tiles": 16, "dropped_tiles": 16}]}
+    left_out = [{"reason": "no label", PLATE: "P1", COMPOUND: "", "rows": 358}]
+    sweep, ledger = grid(tmp_path, left_out=left_out, **told)
+    for compound, label in COMPOUNDS.items():
+        ledger.write(finished(sweep, 0, compound, label))
+        ledger.write(finished(sweep, 1, compound, "Alpha"))
+    written = write(sweep.out)
+    assert written.finished
+    assert "4 of 5 treatments right, 80.0 %" in written.headline
+    assert "1 of these not predicted (no cells), so not right" in written.headline
+    assert "always saying 'Alpha', the majority class: 3 of 5" in written.headline
+    summary = summary_of(sweep)
+    (missing,) = summary["treatments_not_predicted"]
+    assert (missing[COMPOUND], missing["reason"]) == ("toxic <1>", "no cells")
+    assert summary["dropped"]["dropped_fields"] == 4
+    assert summary["dropped"]["by_plate_and_compound"][0][COMPOUND] == "toxic <1>"
+    assert summary["rows_left_out"] == left_out
+    leaderboard = pd.read_csv(sweep.out / "leaderboard.csv")
+    assert leaderboard[["k", "n", "compared"]].to_numpy().tolist() == [[4, 5, 5], [2, 5, 5]]
+    treatments = pd.read_parquet(sweep.out / "treatments.parquet")
+    assert len(treatments) == 2 * 5
+    assert int((treatments["predicted"] == treatments[LABEL]).sum()) == 6
+    page = words_of(sweep.out)
+    for words in (
+        "Not predicted, so not right",
+        "16 of 16 tiles were dropped",
+        "358 rows: no label",
+        "toxic &lt;1&gt;",
+    ):
+        assert words in page
 
 
 def test_drawing_again_gives_the_same_files(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def matrix_of(evidence: Evidence, candidate: str) -> Figure:
     Figure
         As `confusion` draws it.
     """
-    return confusion(scores.confusion(evidence.treatments_of(candidate), evidence.labels))
+    missing = evidence.unpredicted_of(candidate)
+    return confusion(scores.confusion(evidence.treatments_of(candidate), evidence.labels, missing))
 
 
 def confusion(counts: pd.DataFrame) -> Figure:
@@ -84,14 +85,14 @@ def confusion(counts: pd.DataFrame) -> Figure:
     Parameters
     ----------
     counts : DataFrame
-        As `scores.confusion` makes it.
+        As `scores.confusion` makes it; a column beyond the labels is of treatments that were not predicted.
 
     Returns
     -------
     Figure
         The matrix to the left, the names to the right.
     """
-    labels, n = list(counts.index), len(counts)
+    labels, n, columns = list(counts.index), len(counts), counts.shape[1]
     short = abbreviations(labels)
     names = [plain_text(short[label]) for label in labels]
     totals = counts.sum(axis=1).to_numpy()
@@ -101,16 +102,17 @@ def confusion(counts: pd.DataFrame) -> Figure:
     ]
     beside, letters = room(text for _, text in key) + 0.3, room(names)
     side = max(0.42 * n, 1.2)
-    figure = Figure(figsize=(side + letters + 0.9 + beside, max(side, 0.25 * n) + letters + 0.5), layout="constrained")
-    axes, listed = figure.subplots(1, 2, width_ratios=[side + letters + 0.6, beside])
-    shares = np.divide(counts.to_numpy(), totals[:, None], out=np.zeros((n, n)), where=totals[:, None] > 0)
+    wide = side * columns / n
+    figure = Figure(figsize=(wide + letters + 0.9 + beside, max(side, 0.25 * n) + letters + 0.5), layout="constrained")
+    axes, listed = figure.subplots(1, 2, width_ratios=[wide + letters + 0.6, beside])
+    shares = np.divide(counts.to_numpy(), totals[:, None], out=np.zeros((n, columns)), where=totals[:, None] > 0)
     axes.imshow(np.ma.masked_equal(shares, 0), cmap=_SHADES, vmin=0, vmax=1, aspect="auto")
     for row, column in np.argwhere(counts.to_numpy() > 0):
         ink = "white" if shares[row, column] > 0.55 else INK
         axes.text(column, row, str(counts.iat[row, column]), ha="center", va="center", color=ink, fontsize=10)
-    axes.set_xticks(range(n), names, rotation=90)
+    axes.set_xticks(range(columns), [*names, *map(plain_text, counts.columns[n:])], rotation=90)
     axes.set_yticks(range(n), names)
-    axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#D9D9D9", linewidth=0.6)
     axes.tick_params(which="both", length=0)

@@ -15,6 +15,7 @@ from moa_ray.reporting.html_table import HtmlTable, decimals, p_value, percent, 
 from moa_ray.reporting.section import Section
 from moa_ray.statistics import comparison, scores
 from moa_ray.statistics.leaderboard import hyperparameters
+from moa_ray.statistics.unpredicted import with_unpredicted
 
 MOST_ROWS = 50  # all are in leaderboard.csv
 _WORDS_A_LINE = 3
@@ -46,12 +47,13 @@ class Leaderboard(Section):
         best = self.evidence.best
         if best is None:
             return {}
-        _, k, n = scores.majority(self.evidence.treatments_of(best[CANDIDATE]))
+        own = (of(best[CANDIDATE]) for of in (self.evidence.treatments_of, self.evidence.unpredicted_of))
+        _, k, n = scores.majority(with_unpredicted(*own))
         return {"leaderboard": accuracies(self.evidence.leaderboard, baseline=k / n)}
 
     def tables(self) -> dict[str, pd.DataFrame]:
         return {
-            "treatments.parquet": self.evidence.treatments_with_sets,
+            "treatments.parquet": with_unpredicted(self.evidence.treatments_with_sets, self.evidence.unpredicted),
             "leaderboard.csv": self.evidence.leaderboard,
         }
 

@@ -1,19 +1,29 @@
 """The treatments that went wrong, the surest mistake first."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from moa_ray.common.schema import CANDIDATE, COMPOUND, CONCENTRATION, LABEL, labels_of, probability_column
+from moa_ray.common.schema import (
+    CANDIDATE,
+    COMPOUND,
+    CONCENTRATION,
+    FOLD,
+    LABEL,
+    TREATMENT,
+    labels_of,
+    probability_column,
+)
 from moa_ray.reporting.evidence import Evidence
 from moa_ray.reporting.figures import GREEN, GREY, ORANGE, bare, plain_text, room
 from moa_ray.reporting.html_table import HtmlTable
 from moa_ray.reporting.section import Section
 from moa_ray.statistics import aggregation
+from moa_ray.statistics.unpredicted import REASON, no_unpredicted
 
 _MOST_DRAWN = 24
 
@@ -30,24 +40,42 @@ class Mistakes(Section):
         Those of the candidate.
     mistakes : DataFrame
         The wrong ones, by falling probability of the predicted label.
+    missing : DataFrame
+        The treatments that it was to predict and did not.
     """
 
     template: ClassVar[str] = "sections/mistakes.html"
+    absent: ClassVar[Mapping[str, Any]] = {"treatments_not_predicted": []}
     most_drawn: ClassVar[int] = _MOST_DRAWN
 
     evidence: Evidence
     treatments: pd.DataFrame
     mistakes: pd.DataFrame
+    missing: pd.DataFrame = field(default_factory=no_unpredicted)
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
         if evidence.best is None:
             return None
         treatments = evidence.treatments_of(evidence.best[CANDIDATE])
-        return cls(evidence, treatments, surest_mistakes(treatments))
+        return cls(evidence, treatments, surest_mistakes(treatments), evidence.judged_unpredicted)
 
     def figures(self) -> dict[str, Figure]:
         return {"wrong_treatments": wrong_treatments(self.treatments)} if len(self.mistakes) else {}
+
+    def summary(self) -> dict[str, Any]:
+        columns = [*TREATMENT, LABEL, FOLD, REASON]
+        return {"treatments_not_predicted": self.missing[columns].to_dict("records")}
+
+    @property
+    def not_predicted(self) -> HtmlTable:
+        """Every treatment that counts as not right for want of a prediction, with the reason."""
+        rows = [
+            [row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL], row[FOLD], row[REASON]]
+            for row in self.missing.to_dict("records")
+        ]
+        headings = ["compound", "µmol/L", "true label", "fold", "reason"]
+        return HtmlTable(headings, rows, [False, True, False, False, False])
 
     @property
     def table(self) -> HtmlTable:

@@ -16,7 +16,8 @@ from moa_ray.reporting.html_table import HtmlTable, p_value, percent
 from moa_ray.reporting.published_results import Beside
 from moa_ray.reporting.references import REFERENCES
 from moa_ray.reporting.section import Section
-from moa_ray.statistics import aggregation
+from moa_ray.statistics import aggregation, scores
+from moa_ray.statistics.unpredicted import of_no_tile, with_unpredicted
 
 _OUTCOME_COLOURS = {
     published_results.BOTH: "#C6DDEE",
@@ -117,12 +118,21 @@ def _laid_beside(evidence: Evidence) -> list[Beside]:
     if best is None:
         return []
     if evidence.is_confirmed:
-        return [published_results.beside(evidence.judged, best[CANDIDATE], best[BACKBONE])]
+        judged = _with_no_tile(evidence.judged, evidence.judged_unpredicted)
+        return [published_results.beside(judged, best[CANDIDATE], best[BACKBONE])]
     scored = evidence.leaderboard[evidence.leaderboard["n"] > 0].drop_duplicates(BACKBONE)
     return [
-        published_results.beside(evidence.treatments_of(candidate), candidate, backbone)
+        published_results.beside(
+            _with_no_tile(evidence.treatments_of(candidate), evidence.unpredicted_of(candidate)), candidate, backbone
+        )
         for candidate, backbone in zip(scored[CANDIDATE], scored[BACKBONE], strict=True)
     ]
+
+
+def _with_no_tile(treatments: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
+    """Add the treatments of which no tile is left, which are not right; those of failed folds are not compared."""
+    table = with_unpredicted(treatments, of_no_tile(missing))
+    return table.assign(**{aggregation.PREDICTED: table[aggregation.PREDICTED].fillna(scores.NOT_PREDICTED)})
 
 
 def _cells(beside: Beside) -> list[str]:
