@@ -194,8 +194,30 @@ def test_an_error_is_a_crash_that_names_it_and_the_next_trial_has_a_new_process(
     _, outcome = run(worker)
     assert outcome["status"] == "crashed"
     assert "IndexError" in outcome["error"].partition("\n")[0]
+    assert not outcome["recurs"]
     assert not old.is_running()
     worker.close()
+
+
+def test_an_error_of_the_data_is_a_crash_that_would_come_again(trial_data: TrialData) -> None:
+    """Two treatments in a well, which cannot be split into wells to watch and wells to train on."""
+    table = trial_data.table.assign(**{WELL: ["B00", *trial_data.table[WELL].iloc[:-1]]})
+    table[COMPOUND] = np.where(table.index == 1, "c9", table[COMPOUND])
+    worker = Worker(WorkerSettings(dataclasses.replace(trial_data, table=table, validation_share=0.3)), no_weights)
+    _, outcome = run(worker)
+    worker.close()
+    assert outcome["status"] == "crashed"
+    assert "rows repeat a key" in outcome["error"]
+    assert outcome["recurs"]
+
+
+def test_a_fold_of_which_no_tile_is_left_predicts_nothing(trial_data: TrialData) -> None:
+    table = trial_data.table[trial_data.table[COMPOUND] != "c0"]
+    worker = Worker(WorkerSettings(dataclasses.replace(trial_data, table=table), evaluate_every=1), no_weights)
+    _, outcome = run(worker)
+    worker.close()
+    assert outcome["status"] == "finished"
+    assert outcome["predictions"].empty
 
 
 def test_a_loss_that_is_no_number_is_a_divergence_and_the_process_stays(worker: Worker) -> None:

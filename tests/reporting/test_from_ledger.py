@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from moa_ray import plan
-from moa_ray.common.schema import CANDIDATE, COMPOUND, CONCENTRATION, LABEL, probability_column
+from moa_ray.common.schema import CANDIDATE, COMPOUND, CONCENTRATION, FIELD_KEY, LABEL, TILE, TREATMENT, probability_column
 from moa_ray.config import sections, sweep_file
 from moa_ray.reporting.from_ledger import Contents, samples
 from moa_ray.reporting.write import write
@@ -53,7 +53,8 @@ def begun(root: Path, tmp_path: Path) -> tuple[sweep_file.Sweep, Study]:
     }
     sweep = sweep_file.check(plain, "test.yaml")
     study = Study.open(sweep)
-    store = TileStore(tmp_path, "mark", (32,), pd.DataFrame(), ())
+    tiles = study.screen.labelled[FIELD_KEY].assign(**{TILE: "0-0"})
+    store = TileStore(tmp_path, "mark", (32,), tiles, ())
     Ledger(sweep.out).open(sweep, study.record(store, "command"))
     write(sweep.out)
     return sweep, study
@@ -78,5 +79,7 @@ def test_without_their_week_92_of_103_official_treatments_can_be_scored(shared: 
     assert "Fields that cannot be read are not shown: Actin disruptors" in html  # the images are not there
     lost = json.loads((sweep.out / "summary.json").read_text())["treatments_not_scored"]
     assert len(lost) == 11
+    scored = pd.DataFrame(Ledger(sweep.out).study()["scored"])
+    assert len(scored.drop_duplicates(TREATMENT)) == 92
     for row in lost:
         assert f'<td>{row[COMPOUND]}</td><td class="number">{row[CONCENTRATION]:g}</td><td>{row[LABEL]}</td>' in html
