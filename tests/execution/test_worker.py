@@ -201,8 +201,8 @@ def test_an_error_is_a_crash_that_names_it_and_the_next_trial_has_a_new_process(
 
 def test_an_error_of_the_data_is_a_crash_that_would_come_again(trial_data: TrialData) -> None:
     """Two treatments in a well, which cannot be split into wells to watch and wells to train on."""
-    table = trial_data.table.assign(**{WELL: ["B00", *trial_data.table[WELL].iloc[:-1]]})
-    table[COMPOUND] = np.where(table.index == 1, "c9", table[COMPOUND])
+    table = trial_data.table.copy()
+    table.loc[9, [WELL, COMPOUND]] = [table.at[8, WELL], "c9"]
     worker = Worker(WorkerSettings(dataclasses.replace(trial_data, table=table, validation_share=0.3)), no_weights)
     _, outcome = run(worker)
     worker.close()
