@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 
 from moa_ray import plan
-from moa_ray.common.schema import CANDIDATE, COMPOUND, CONCENTRATION, FIELD_KEY, LABEL, TILE, TREATMENT, probability_column
+from moa_ray.common.schema import (
+    CANDIDATE,
+    COMPOUND,
+    CONCENTRATION,
+    FIELD_KEY,
+    LABEL,
+    TILE,
+    TREATMENT,
+    probability_column,
+)
 from moa_ray.config import sections, sweep_file
 from moa_ray.reporting.from_ledger import Contents, samples
 from moa_ray.reporting.write import write
