@@ -1,4 +1,4 @@
-"""How names are spelled: what is cut off, what makes two spellings look like one name, and how a difference is shown."""
+"""How names are spelled: what is cut off, what makes two spellings one name, and how a difference is shown."""
 
 import json
 import unicodedata

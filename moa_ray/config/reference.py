@@ -18,7 +18,11 @@ BEGIN = "<!-- keys: written by `python -m moa_ray.config.reference` -->"
 END = "<!-- end of the keys -->"
 SCHEMA, PAGE = "sweep.schema.json", "README.md"
 
-_NAMED = {"BackboneName": "a backbone", "When": "hyperparameter: list of its values"}
+_NAMED = {
+    "BackboneName": "a backbone",
+    "When": "hyperparameter: list of its values",
+    "Values": "a value, a list of values or `{not: [...]}`",
+}
 _WORDS = {"string": "text", "integer": "whole number", "boolean": "true or false", "null": "null", "number": "number"}
 # What the sections of one place are told apart by.
 _TAGS = ("name", "mode")

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from moa_ray.config.painting import Painting, Translocation
 from moa_ray.config.planes import ImageSource
+from moa_ray.config.screen_rows import Aliases, RowSettings
 from moa_ray.config.settings import LocalFolder, Location, Name, Settings, read_folder
 
 Channels = Annotated[tuple[str | None, ...], Field(min_length=1, max_length=3)]
@@ -20,6 +21,8 @@ class Bbbc021Settings(Settings):
     """Folder, or `s3://`, `gs://` or `file:///` URI, of the tables and plates."""
     channels: Channels = ("Actin", "Tubulin", "DAPI")
     """The network's inputs, in order; null is a plane of zeros."""
+    aliases: Aliases | None = None
+    """Other spellings of compounds and labels, as of a table: `{taxol: [paclitaxel]}`; `distinct` keeps all apart."""
 
 
 class Bbbc014Settings(Settings):
@@ -41,7 +44,7 @@ class Bbbc014Settings(Settings):
         return self
 
 
-class TableSettings(Settings):
+class TableSettings(RowSettings):
     """Any screen that one table of fields describes."""
 
     name: Literal["table"]
@@ -49,14 +52,10 @@ class TableSettings(Settings):
     root: Location
     """Folder or URI of the table and the images; no path may leave it."""
     fields: Name
-    """CSV or parquet file, relative to the root."""
-    columns: dict[str, str]
-    """`Metadata_*` name to the file's column: `{Metadata_Plate: plate, Metadata_Label: moa}`."""
+    """Text with commas, tabs or semicolons (also packed: `.csv.gz`) or parquet, relative to the root."""
     images: dict[str, ImageSource]
     """Channel name to the file's column of image paths, relative to the root: `{DNA: dna_path}`; where a file holds
     several planes, also which is meant: `{DNA: {path: stack, channel: 0}}`."""
-    control: str | None = None
-    """The compound that marks the untreated wells; null: there are none."""
     channels: Channels | None = None
     """The network's inputs, in order, of which null is a plane of zeros; null takes those of `images`."""
 

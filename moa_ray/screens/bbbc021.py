@@ -27,11 +27,16 @@ from moa_ray.common.schema import (
     path_column,
     require_columns,
 )
+from moa_ray.config.screen_rows import MISSING, Aliases
 from moa_ray.screens.checks import check_fields, check_images
 from moa_ray.screens.downloads import Download
 from moa_ray.screens.left_out import NO_LABEL, count_left_out, join_left_out
+from moa_ray.screens.names import check_names, merge_names, one_name
 from moa_ray.screens.reading import listing
 from moa_ray.screens.screen import Problem, Screen, numbers, well_names
+from moa_ray.screens.selection import is_word
+from moa_ray.screens.table_file import read_table
+from moa_ray.screens.text_cells import clean_cells
 
 CHANNELS = ("Actin", "Tubulin", "DAPI")
 CONTROL_COMPOUND = "DMSO"
@@ -66,7 +71,7 @@ _TAXOL_AS_CONTROL = "taxol as a control of the plate"
 _SITE = re.compile(r"_s(?P<site>\d+)_w\d[0-9A-Fa-f-]*(?:_(?P<crop>\d+))?\.\w+$")
 
 
-def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS) -> Screen:
+def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS, aliases: Aliases | None = None) -> Screen:
     """Open the annotated treatments and the DMSO wells of BBBC021.
 
     Parameters
@@ -75,11 +80,13 @@ def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS) -> Screen
         The folder of the two tables and the plates.
     channels : sequence of str or None
         Up to three of Actin, Tubulin and DAPI, for the network's three inputs; None is a plane of zeros.
+    aliases : mapping or "distinct", optional
+        Other spellings of compounds and labels, by the name that they stand for.
 
     Returns
     -------
     Screen
-        Faults of the images are its problems.
+        Faults of the tables and of the images are its problems.
 
     Raises
     ------
@@ -89,31 +96,41 @@ def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS) -> Screen
     unknown = [channel for channel in channels if channel not in (*CHANNELS, None)]
     if unknown or len(channels) > 3:
         raise InputError(f"screen.channels: up to three of {', '.join(CHANNELS)}, but got {list(channels)!r}")
-    images = _image_table(root)
-    annotated = _annotate(images, _labels(root))
-    kept, left_out = _choose(annotated)
-    fields = kept.reset_index(drop=True)
+    images, labels = _image_table(root), _labels(root, aliases)
+    images[COMPOUND] = merge_names(images[COMPOUND], aliases)
+    annotated = _annotate(images, labels, one_name(CONTROL_COMPOUND, aliases))
+    kept, left_out = _choose(annotated, one_name("taxol", aliases))
+    problems = _check_names(annotated, kept, labels, aliases)
     used = [path_column(channel) for channel in channels if channel is not None]
-    located = _locate(root, fields)
-    problems: list[Problem] = [*check_fields(located), *check_images(located, root, used)]
+    located = _locate(root, kept)
+    problems += [*check_fields(located), *check_images(located, root, used)]
     padded = (*channels, *[None] * (3 - len(channels)))
-    return Screen("bbbc021", root, located, padded, tuple(problems), left_out=left_out)
+    return Screen("bbbc021", root, located.reset_index(drop=True), padded, tuple(problems), left_out=left_out)
+
+
+def _check_names(
+    annotated: pd.DataFrame, kept: pd.DataFrame, labels: pd.DataFrame, aliases: Aliases | None
+) -> list[Problem]:
+    """Check the names of both tables together: one that is spelled otherwise in the other table finds no label."""
+    compounds = pd.concat([annotated[COMPOUND], labels[COMPOUND]], ignore_index=True)
+    used = compounds.isin(set(kept[COMPOUND]) | set(labels[COMPOUND]))
+    return [
+        *check_names(compounds, used, aliases, "compounds"),
+        *check_names(labels[LABEL], labels[LABEL].notna(), aliases, "labels"),
+    ]
 
 
 def _read(root: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a table as text, whatever its line ends and quotes are."""
+    """Read a table as clean text, whatever its line ends and quotes are."""
     path = root / name
-    try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
-    except FileNotFoundError:
+    if not path.exists():
         raise InputError(
             f"{path}: missing; the root of a bbbc021 screen holds {name} (from the Broad Bioimage Benchmark "
             "Collection, BBBC021), so look at screen.root, or fetch it: python -m moa_ray.prepare SWEEP.yaml --download"
-        ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no CSV table: {error}") from None
+        )
+    table = read_table(path)
     require_columns(table, columns, str(path))
-    return table.apply(lambda column: column.str.strip())
+    return clean_cells(table[list(columns)]).fillna("")
 
 
 def _image_table(root: Path) -> pd.DataFrame:
@@ -131,7 +148,7 @@ def _image_table(root: Path) -> pd.DataFrame:
     table = _read(root, name, [*sources.values(), dose, *files.values(), *folders.values()])
     fields = pd.DataFrame({column: table[source] for column, source in sources.items()})
     fields[WELL] = well_names(fields[WELL])
-    fields[CONCENTRATION] = numbers(table[dose], str(root / name))
+    fields[CONCENTRATION] = numbers(table[dose], str(root / name), table.index)
     fields[WEEK] = fields[PLATE].str.extract(r"^(Week\d+)_", expand=False).fillna(fields[PLATE])
     sites = table[files["DAPI"]].str.extract(_SITE)
     fields[FIELD] = sites["site"].fillna(table[files["DAPI"]]) + ("_" + sites["crop"]).fillna("")
@@ -141,12 +158,15 @@ def _image_table(root: Path) -> pd.DataFrame:
     return fields
 
 
-def _labels(root: Path) -> pd.DataFrame:
+def _labels(root: Path, aliases: Aliases | None) -> pd.DataFrame:
     name = "BBBC021_v1_moa.csv"
     table = _read(root, name, ["compound", "concentration", "moa"])
-    labels = pd.DataFrame({COMPOUND: table["compound"], LABEL: table["moa"]})
-    labels[CONCENTRATION] = numbers(table["concentration"], str(root / name))
-    labels = labels[labels[COMPOUND] != CONTROL_COMPOUND].drop_duplicates()
+    names = {COMPOUND: merge_names(table["compound"], aliases), LABEL: merge_names(table["moa"], aliases)}
+    labels = pd.DataFrame(names)
+    labels[CONCENTRATION] = numbers(table["concentration"], str(root / name), table.index)
+    is_control = labels[COMPOUND] == one_name(CONTROL_COMPOUND, aliases)
+    is_missing = (labels[LABEL] == "") | is_word(labels[LABEL], MISSING)
+    labels = labels[~is_control & ~is_missing].drop_duplicates()
     torn = labels[labels.duplicated(TREATMENT)]
     if len(torn):
         compound, dose = torn.iloc[0][COMPOUND], torn.iloc[0][CONCENTRATION]
@@ -154,17 +174,18 @@ def _labels(root: Path) -> pd.DataFrame:
     return labels
 
 
-def _annotate(fields: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+def _annotate(fields: pd.DataFrame, labels: pd.DataFrame, control: str) -> pd.DataFrame:
     """Join the labels by treatment."""
-    fields = fields.merge(labels, on=TREATMENT, how="left", validate="many_to_one")
-    fields[CONTROL] = fields[COMPOUND] == CONTROL_COMPOUND
+    rows = fields.index
+    fields = fields.merge(labels, on=TREATMENT, how="left", validate="many_to_one").set_axis(rows)
+    fields[CONTROL] = fields[COMPOUND] == control
     paths = [path_column(channel) for channel in CHANNELS]
     return fields[[column for column in fields.columns if column not in paths] + paths]
 
 
-def _choose(fields: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _choose(fields: pd.DataFrame, taxol: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Keep annotated treatments and DMSO alone, and count what is left out."""
-    stray_taxol = (fields[COMPOUND] == "taxol") & ~(fields[PLATE].isin(_TAXOL_PLATES) & fields[WELL].isin(_TAXOL_WELLS))
+    stray_taxol = (fields[COMPOUND] == taxol) & ~(fields[PLATE].isin(_TAXOL_PLATES) & fields[WELL].isin(_TAXOL_WELLS))
     unlabelled = fields[LABEL].isna() & ~fields[CONTROL] & ~stray_taxol
     reasons = (count_left_out(fields[stray_taxol], _TAXOL_AS_CONTROL), count_left_out(fields[unlabelled], NO_LABEL))
     return fields[~unlabelled & ~stray_taxol], join_left_out(reasons)

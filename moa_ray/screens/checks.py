@@ -16,12 +16,12 @@ from moa_ray.common.errors import InputError
 from moa_ray.common.schema import COMPOUND, CONTROL, FIELD_KEY, LABEL, PATH_PREFIX, PLATE, TREATMENT
 from moa_ray.common.uri import leaves
 from moa_ray.config.planes import Plane
+from moa_ray.screens.duplicates import NO_PLANES, check_contents, check_places, check_wells
 from moa_ray.screens.image_files import image_header
 from moa_ray.screens.planes import ADVICE, Image, image_identity
 from moa_ray.screens.reading import UNREADABLE, listing, open_image, path_inside, reason, unpacked_size
 from moa_ray.screens.screen import Problem, problem
 
-NO_PLANES: Mapping[str, Plane] = {}
 
 
 def check_fields(fields: pd.DataFrame) -> list[Problem]:
@@ -30,12 +30,13 @@ def check_fields(fields: pd.DataFrame) -> list[Problem]:
     Parameters
     ----------
     fields : DataFrame, one row per field
-        As `Screen.fields`.
+        As `Screen.fields`; the index is the row of the file.
 
     Returns
     -------
     list of Problem
-        Empty key columns, repeated fields, treatments of two labels, plates without controls, too few labels.
+        Empty key columns, repeated fields, wells of two compounds, treatments of two labels, plates without controls,
+        too few labels.
     """
     problems = []
     for column in (*FIELD_KEY, COMPOUND):
@@ -44,8 +45,12 @@ def check_fields(fields: pd.DataFrame) -> list[Problem]:
             problems.append(problem("error", f"fields have no {column}", rows))
     repeated = fields[fields.duplicated(FIELD_KEY, keep=False)]
     if len(repeated):
-        names = _row_names(repeated.drop_duplicates(FIELD_KEY))
+        first = repeated.drop_duplicates(FIELD_KEY)
+        rows_of = repeated.astype(dict.fromkeys(FIELD_KEY, "object")).fillna("").groupby(FIELD_KEY, sort=False)
+        rows = [", ".join(map(str, group)) for group in rows_of.groups.values()]
+        names = [f"{name} (rows {of})" for name, of in zip(_row_names(first), rows, strict=True)]
         problems.append(problem("error", "fields stand in more than one row of the table", names))
+    problems += check_wells(fields)
     labels = fields[fields[LABEL].notna()].groupby(TREATMENT)[LABEL].unique()
     torn = labels[labels.map(len) > 1]
     if len(torn):
@@ -114,7 +119,7 @@ def check_images(
     Parameters
     ----------
     fields : DataFrame, one row per field
-        As `Screen.fields`.
+        As `Screen.fields`; the index is the row of the file.
     root : Path
         The screen's root.
     columns : sequence of str
@@ -125,7 +130,7 @@ def check_images(
     Returns
     -------
     list of Problem
-        Empty paths, paths that lead out of the root, and what `check_files` finds.
+        Empty paths, paths that lead out of the root, images that stand in two places, and what `check_files` finds.
     """
     nowhere: list[str] = []
     outside: list[str] = []
@@ -143,7 +148,8 @@ def check_images(
     problems = [problem("error", "image paths are empty", nowhere)] if nowhere else []
     if outside:
         problems.append(problem("error", f"image paths lead out of the screen's root {root}", outside))
-    return problems + check_files(root, inside)
+    twice = [*check_places(fields, columns, planes), *check_contents(fields, columns, root, planes)]
+    return problems + twice + check_files(root, inside)
 
 
 def _row_names(fields: pd.DataFrame) -> list[str]:

@@ -35,7 +35,7 @@ def open_screen(sweep: Sweep, root: Path) -> Screen:
     if isinstance(settings, TableSettings):
         screen = table.open_screen(root, settings)
     elif isinstance(settings, Bbbc021Settings):
-        screen = bbbc021.open_screen(root, settings.channels)
+        screen = bbbc021.open_screen(root, settings.channels, settings.aliases)
     elif isinstance(settings, Bbbc014Settings):
         if settings.painting is not None:
             painted_bbbc014.paint(root, settings.painting)

@@ -79,6 +79,35 @@ def unpacked_size(root: Path, location: str) -> int | None:
     return _archive(path).getinfo(member).file_size if member else None
 
 
+def member_version(root: Path, location: str) -> tuple[int, int] | None:
+    """Return what an archive's directory says of a member's content.
+
+    Parameters
+    ----------
+    root : Path
+        The screen's root.
+    location : str
+        Path relative to the root, or ``archive.zip!member``.
+
+    Returns
+    -------
+    tuple of int, or None
+        Bytes and checksum; None for a file in no archive.
+
+    Raises
+    ------
+    InputError
+        If the location leads out of the root.
+    OSError, KeyError
+        If there is no such archive or member.
+    """
+    path, member = _place(root, location)
+    if not member:
+        return None
+    info = _archive(path).getinfo(member)
+    return info.file_size, info.CRC
+
+
 def _open_whole(root: Place, location: str) -> AbstractContextManager[IO[bytes]]:
     """Open a file to read it whole: a member is unpacked at once, in parallel with what other threads unpack."""
     if isinstance(root, Uri):

@@ -1,6 +1,6 @@
 """A screen: fields, channels, labels, and what is wrong with them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -114,7 +114,7 @@ def well_names(wells: pd.Series) -> pd.Series:
     return wells.str.strip().str.upper().str.replace(r"^([A-Z]+)0*(\d)$", r"\g<1>0\2", regex=True)
 
 
-def numbers(column: pd.Series, name: str) -> pd.Series:
+def numbers(column: pd.Series, name: str, rows: Sequence[int] | pd.Index | None = None) -> pd.Series:
     """Parse a column of concentrations, so that ``3`` and ``3.000000`` are the same.
 
     Parameters
@@ -123,6 +123,8 @@ def numbers(column: pd.Series, name: str) -> pd.Series:
         Concentrations, as text or numbers, in any unit.
     name : str
         The file, for messages.
+    rows : sequence of int, optional
+        The row of the file of each; by default they begin below the header, which is row 1.
 
     Returns
     -------
@@ -132,14 +134,14 @@ def numbers(column: pd.Series, name: str) -> pd.Series:
     Raises
     ------
     InputError
-        If a value is no number of at least 0; the message names file, row (the header is row 1) and value.
+        If a value is no number of at least 0; the message names file, row and value.
     """
     parsed = pd.to_numeric(column, errors="coerce").astype(float)
     bad = np.flatnonzero(~np.isfinite(parsed) | (parsed < 0))
     if len(bad):
-        raise InputError(
-            f"{name}: row {bad[0] + 2}: {column.name} must be a number of at least 0, but got {column.iloc[bad[0]]!r}"
-        )
+        row, value = bad[0] + 2 if rows is None else rows[bad[0]], column.iloc[bad[0]]
+        text = "an empty cell" if pd.isna(value) else repr(value)
+        raise InputError(f"{name}: row {row}: {column.name} must be a number of at least 0, but got {text}")
     return parsed.round(9)
 
 

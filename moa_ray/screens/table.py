@@ -24,11 +24,17 @@ from moa_ray.common.schema import (
 )
 from moa_ray.config.screens import TableSettings
 from moa_ray.screens.checks import check_fields, check_images
+from moa_ray.screens.doses import doses
+from moa_ray.screens.duplicates import check_repeated_rows
 from moa_ray.screens.image_columns import Source, image_locations, path_columns_of, planes_of_images
 from moa_ray.screens.left_out import NO_LABEL, count_left_out
-from moa_ray.screens.screen import Screen, numbers, well_names
+from moa_ray.screens.names import check_aliases, check_names, merge_names
+from moa_ray.screens.screen import Problem, Screen, well_names
+from moa_ray.screens.selection import Columns, check_control_classes, chosen_rows, control_rows, is_word
 from moa_ray.screens.table_file import read_table
+from moa_ray.screens.text_cells import clean_cells
 
+_NAMELESS_CONTROL = "control"
 _REQUIRED = (PLATE, WELL, COMPOUND, LABEL)
 
 
@@ -55,7 +61,7 @@ def open_screen(root: Path, settings: TableSettings) -> Screen:
         If the table or the map cannot be understood.
     """
     path = root / settings.fields
-    table = read_table(path)
+    table = read_table(path, settings.separator, settings.encoding)
     _check_map(settings.columns, settings.images, table, str(path))
     return screen_of(root, settings, table, image_locations(table, settings.images), str(path))
 
@@ -70,7 +76,7 @@ def screen_of(root: Path, settings: TableSettings, table: pd.DataFrame, location
     settings : TableSettings
         The section ``screen``.
     table : DataFrame, one row per field
-        The columns that `settings` names.
+        The columns that `settings` names; the index is the row of the file, for messages.
     locations : DataFrame, one row per field
         A ``Path_<channel>`` column for each channel, on the index of the table.
     name : str
@@ -86,30 +92,66 @@ def screen_of(root: Path, settings: TableSettings, table: pd.DataFrame, location
     InputError
         If a column cannot be understood.
     """
-    columns, control = settings.columns, settings.control
-    chosen = _channels(list(locations.columns), settings.channels)
-    rows = pd.DataFrame({column: table[source] for column, source in columns.items() if column != CONCENTRATION})
-    rows = rows.astype("str").mask(rows.isna())
-    rows = rows.join(locations)
+    used = _channels(list(locations.columns), settings.channels)
+    rows = clean_cells(pd.DataFrame({column: table[source] for column, source in settings.columns.items()}))
     rows[WELL] = well_names(rows[WELL])
-    rows[CONCENTRATION] = _concentrations(table, columns.get(CONCENTRATION), name)
-    rows[CONTROL] = rows[COMPOUND] == control if control is not None else False
-    rows[LABEL] = rows[LABEL].mask(rows[CONTROL])
-    kept = rows[LABEL].notna() | rows[CONTROL]
-    left_out = count_left_out(rows[~kept], NO_LABEL)
-    rows = rows[kept]
-    paths = list(locations.columns)
-    if FIELD not in rows:
+    problems = check_aliases([rows[COMPOUND], rows[LABEL]], settings.aliases)
+    for column in (COMPOUND, LABEL):
+        rows[column] = merge_names(rows[column], settings.aliases)
+    rows, left_out, chosen_problems = _choose(rows, table, settings)
+    rows[CONCENTRATION] = _concentrations(rows, settings, name)
+    rows = _number(rows.join(locations), list(locations.columns), is_numbered=FIELD in rows)
+    problems += chosen_problems
+    if FIELD not in settings.columns:
+        problems += check_repeated_rows(rows.drop(columns=FIELD))
+    paths = [path_column(channel) for channel in used if channel is not None]
+    planes = planes_of_images(settings.images)
+    problems += [*check_fields(rows), *check_images(rows, root, paths, planes)]
+    fields = rows.reset_index(drop=True)
+    return Screen(settings.name, root, fields, used, tuple(problems), left_out=left_out, planes=planes)
+
+
+def _choose(
+    rows: pd.DataFrame, table: pd.DataFrame, settings: TableSettings
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Problem]]:
+    """Keep the rows that are asked for and have a label or are controls; count the others."""
+    columns = Columns(rows, table)
+    reasons, problems = chosen_rows(columns, settings.where)
+    is_control, wrong = control_rows(columns, settings.control, settings.aliases, reasons.isna())
+    problems += wrong
+    labels = rows[LABEL]
+    is_missing = labels.isna() | is_word(labels, settings.missing)
+    words = "label " + labels.fillna("").map(repr) + " is a word for none (screen.missing)"
+    reasons = reasons.mask(reasons.isna() & is_missing & ~is_control, words.mask(labels.isna(), NO_LABEL))
+    if settings.control_is_class:
+        problems += check_control_classes(labels[is_control & ~is_missing])
+    unlabelled = is_missing if settings.control_is_class else is_missing | is_control
+    rows = rows.assign(**{CONTROL: is_control, LABEL: labels.mask(unlabelled)})
+    # A control needs no name: plate maps leave it empty.
+    rows[COMPOUND] = rows[COMPOUND].mask(rows[COMPOUND].isna() & is_control, _NAMELESS_CONTROL)
+    kept = reasons.isna()
+    asked = ~reasons.fillna("").str.startswith("screen.where")
+    problems += check_names(rows.loc[asked, COMPOUND], kept[asked], settings.aliases, "compounds")
+    problems += check_names(rows.loc[kept, LABEL], kept[kept], settings.aliases, "labels")
+    return rows[kept].copy(), count_left_out(rows[~kept], reasons[~kept]), problems
+
+
+def _number(rows: pd.DataFrame, paths: Sequence[str], is_numbered: bool) -> pd.DataFrame:
+    """Number fields and name replicates where the table does not; the paths become the last columns."""
+    if not is_numbered:
         # The paths order the fields of a well, so that the numbers do not depend on the order of the rows.
         rows = rows.sort_values([*WELL_KEY, paths[0]])
         rows[FIELD] = (rows.groupby(WELL_KEY).cumcount() + 1).astype("str")
     if REPLICATE not in rows:
         rows[REPLICATE] = rows[PLATE] + " " + rows[WELL]
-    rows = rows[[column for column in rows.columns if column not in paths] + paths].reset_index(drop=True)
-    used = [path_column(channel) for channel in chosen if channel is not None]
-    planes = planes_of_images(settings.images)
-    problems = [*check_fields(rows), *check_images(rows, root, used, planes)]
-    return Screen(settings.name, root, rows, chosen, tuple(problems), left_out=left_out, planes=planes)
+    return rows[[column for column in rows.columns if column not in paths] + list(paths)]
+
+
+def _concentrations(rows: pd.DataFrame, settings: TableSettings, name: str) -> pd.Series:
+    if CONCENTRATION not in settings.columns:
+        return pd.Series(0.0, index=rows.index)
+    column = rows[CONCENTRATION].rename(settings.columns[CONCENTRATION])
+    return doses(column, rows[LABEL].notna() & ~rows[CONTROL], name, settings.decimal)
 
 
 def _check_map(columns: Mapping[str, str], images: Mapping[str, Source], table: pd.DataFrame, name: str) -> None:
@@ -123,9 +165,11 @@ def _check_map(columns: Mapping[str, str], images: Mapping[str, Source], table: 
         raise InputError(f"screen.columns: {CONTROL} is made from screen.control; leave it out")
     if not images:
         raise InputError("screen.images: at least one channel must be mapped to a column of paths")
-    require_columns(
-        table, [*columns.values(), *(column for source in images.values() for column in path_columns_of(source))], name
-    )
+    wanted = [*columns.values(), *(column for source in images.values() for column in path_columns_of(source))]
+    require_columns(table, wanted, name)
+    repeated = [source for source in dict.fromkeys(wanted) if (table.columns == source).sum() > 1]
+    if repeated:
+        raise InputError(f"{name}: column {', '.join(repeated)} stands there more than once; give each its own name")
 
 
 def _channels(columns: Sequence[str], channels: Sequence[str | None] | None) -> tuple[str | None, ...]:
@@ -142,9 +186,3 @@ def _channels(columns: Sequence[str], channels: Sequence[str | None] | None) -> 
             "pick three with screen.channels"
         )
     return (*chosen, *[None] * (3 - len(chosen)))
-
-
-def _concentrations(table: pd.DataFrame, column: str | None, name: str) -> pd.Series:
-    if column is None:
-        return pd.Series(0.0, index=table.index)
-    return numbers(table[column], name)

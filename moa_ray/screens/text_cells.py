@@ -38,6 +38,7 @@ def clean_column(column: pd.Series, clean: Callable[[str], str] = clean_text) ->
     Series of str
         Without blanks of any kind at the ends, accents composed; a cell that holds nothing else is missing.
     """
-    texts = column.astype("object").where(column.notna(), None)
-    cleaned = {text: clean(str(text)) or None for text in texts.dropna().unique()}
+    wide = column.astype("float64") if column.dtype == "float32" else column  # as many digits as the file has
+    texts = wide.astype("str").astype("object").where(column.notna(), None)
+    cleaned = {text: clean(text) or None for text in texts.dropna().unique()}
     return pd.Series([cleaned.get(text) for text in texts], index=column.index, name=column.name, dtype="str")

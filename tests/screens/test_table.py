@@ -35,10 +35,11 @@ def opened(root: Path, content: pd.DataFrame | None = None, form: str = "csv", *
     content = fields() if content is None else content
     path = root / f"fields.{form}"
     content.to_csv(path, index=False) if form == "csv" else content.to_parquet(path, index=False)
-    for name in NAMES:
+    for channel, name in enumerate(NAMES):
         (root / name).mkdir(exist_ok=True)
         for index in range(len(content)):
-            Image.fromarray(np.zeros((2, 3), np.uint8)).save(root / name / f"{index}.tif")
+            pixels = np.random.default_rng([channel, index]).integers(256, size=(2, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index}.tif")
     settings = {"columns": COLUMNS, "images": {"DAPI": "DAPI"}, "control": "DMSO", "channels": None} | changes
     return table.open_screen(root, TableSettings(name="table", root=root, fields=path.name, **settings))
 
