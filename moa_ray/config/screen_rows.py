@@ -108,8 +108,15 @@ def _encoding(written: str) -> str:
     raise ValueError(f"unknown encoding {written!r}{hint}")
 
 
-def _aliases(written: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Clean the names, and require that each spelling belongs to one name."""
+def _aliases(written: Any) -> Any:
+    """Read ``distinct`` or names with lists of their others; each spelling belongs to one name."""
+    if written is None or written == "distinct":
+        return written
+    if not isinstance(written, Mapping):
+        raise ValueError(f"must be distinct, or a list of other spellings for each name, but got {written!r}")
+    for name, others in written.items():
+        if not isinstance(others, list | tuple) or not all(isinstance(text, str) and text for text in (name, *others)):
+            raise ValueError(f"a name and a list of its other spellings, all text, but got {name!r}: {others!r}")
     cleaned = {clean_text(name): tuple(map(clean_text, others)) for name, others in written.items()}
     owner: dict[str, str] = {}
     for name, others in cleaned.items():
@@ -121,8 +128,43 @@ def _aliases(written: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...
     return cleaned
 
 
-Aliases = Literal["distinct"] | Annotated[dict[Name, tuple[Name, ...]], AfterValidator(_aliases)]
-Control = str | tuple[str, ...] | dict[str, Choice]
+def _control(written: Any) -> Any:
+    """Read the name of a compound, a list of names, or conditions by column."""
+    if written is None:
+        return None
+    if isinstance(written, Mapping):
+        conditions = {}
+        for column, values in written.items():
+            try:
+                conditions[str(column)] = read_condition(values)
+            except ValueError as error:
+                raise ValueError(f"{column}: {error}") from None
+        if not conditions:
+            raise ValueError("at least one column must stand there, but the mapping is empty")
+        return conditions
+    names = written if isinstance(written, list | tuple) else [written]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"a compound, a list of compounds, or values by column, but got {written!r}")
+    return clean_text(written) if isinstance(written, str) else tuple(map(clean_text, names))
+
+
+def _write_control(control: Any) -> Any:
+    if isinstance(control, dict):
+        return {column: _write_condition(condition) for column, condition in control.items()}
+    return list(control) if isinstance(control, tuple) else control
+
+
+AliasNames = Literal["distinct"] | dict[str, tuple[str, ...]]
+ControlRows = str | tuple[str, ...] | dict[str, Condition]
+Aliases = Annotated[
+    AliasNames | None,
+    PlainValidator(_aliases, json_schema_input_type=Literal["distinct"] | dict[Name, list[Name]] | None),
+]
+Control = Annotated[
+    ControlRows | None,
+    PlainValidator(_control, json_schema_input_type=str | list[str] | dict[str, Values] | None),
+    PlainSerializer(_write_control),
+]
 ColumnName = Annotated[str, AfterValidator(clean_text)]
 
 
@@ -131,7 +173,7 @@ class RowSettings(Settings):
 
     columns: dict[str, ColumnName]
     """`Metadata_*` name to the file's column: `{Metadata_Plate: plate, Metadata_Label: moa}`."""
-    control: Control | None = None
+    control: Control = None
     """The untreated wells: their compound, several of them, or values of any column, `{control_type: [negcon]}`; null:
     there are none. They need no concentration."""
     control_is_class: bool = False
@@ -143,7 +185,7 @@ class RowSettings(Settings):
     empty cell."""
     missing: Annotated[tuple[str, ...], BeforeValidator(_words)] = MISSING
     """Words that stand for no label, whatever their case; an empty cell always does. A compound may be called so."""
-    aliases: Aliases | None = None
+    aliases: Aliases = None
     """Other spellings of compounds and labels: `{Taxol: [taxol, paclitaxel]}` makes them one. Names that differ by
     case, blanks, hyphens or Unicode form alone are an error until it is said what they are: `{C-1: [], C1: []}` keeps
     these apart, `distinct` all."""

@@ -21,7 +21,7 @@ class Bbbc021Settings(Settings):
     """Folder, or `s3://`, `gs://` or `file:///` URI, of the tables and plates."""
     channels: Channels = ("Actin", "Tubulin", "DAPI")
     """The network's inputs, in order; null is a plane of zeros."""
-    aliases: Aliases | None = None
+    aliases: Aliases = None
     """Other spellings of compounds and labels, as of a table: `{taxol: [paclitaxel]}`; `distinct` keeps all apart."""
 
 

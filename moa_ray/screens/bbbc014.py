@@ -29,6 +29,7 @@ from moa_ray.common.schema import (
 )
 from moa_ray.screens.checks import check_files
 from moa_ray.screens.downloads import Download
+from moa_ray.screens.duplicates import check_contents
 from moa_ray.screens.reading import listing
 from moa_ray.screens.screen import Problem, Screen, problem
 
@@ -117,6 +118,7 @@ def open_screen(root: Path, channels: Sequence[str | None] = (None, *CHANNELS)) 
         ]
     wanted = [(well, channel) for well in fields[WELL] for channel in used]
     problems += [*_absent(root, locations, wanted), *_repeated(locations, wanted)]
+    problems += check_contents(fields.set_axis(fields[WELL]), [path_column(channel) for channel in used], root)
     problems += check_files(root, [locations[key][0] for key in wanted if key in locations])
     return Screen("bbbc014", root, fields, (*channels, *[None] * (3 - len(channels))), tuple(problems))
 

@@ -27,7 +27,7 @@ from moa_ray.common.schema import (
     path_column,
     require_columns,
 )
-from moa_ray.config.screen_rows import MISSING, Aliases
+from moa_ray.config.screen_rows import MISSING, AliasNames
 from moa_ray.screens.checks import check_fields, check_images
 from moa_ray.screens.downloads import Download
 from moa_ray.screens.left_out import NO_LABEL, count_left_out, join_left_out
@@ -71,7 +71,7 @@ _TAXOL_AS_CONTROL = "taxol as a control of the plate"
 _SITE = re.compile(r"_s(?P<site>\d+)_w\d[0-9A-Fa-f-]*(?:_(?P<crop>\d+))?\.\w+$")
 
 
-def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS, aliases: Aliases | None = None) -> Screen:
+def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS, aliases: AliasNames | None = None) -> Screen:
     """Open the annotated treatments and the DMSO wells of BBBC021.
 
     Parameters
@@ -109,7 +109,7 @@ def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS, aliases: 
 
 
 def _check_names(
-    annotated: pd.DataFrame, kept: pd.DataFrame, labels: pd.DataFrame, aliases: Aliases | None
+    annotated: pd.DataFrame, kept: pd.DataFrame, labels: pd.DataFrame, aliases: AliasNames | None
 ) -> list[Problem]:
     """Check the names of both tables together: one that is spelled otherwise in the other table finds no label."""
     compounds = pd.concat([annotated[COMPOUND], labels[COMPOUND]], ignore_index=True)
@@ -158,7 +158,7 @@ def _image_table(root: Path) -> pd.DataFrame:
     return fields
 
 
-def _labels(root: Path, aliases: Aliases | None) -> pd.DataFrame:
+def _labels(root: Path, aliases: AliasNames | None) -> pd.DataFrame:
     name = "BBBC021_v1_moa.csv"
     table = _read(root, name, ["compound", "concentration", "moa"])
     names = {COMPOUND: merge_names(table["compound"], aliases), LABEL: merge_names(table["moa"], aliases)}

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from moa_ray.common.spelling import shown, spelled_alike
-from moa_ray.config.screen_rows import Aliases
+from moa_ray.config.screen_rows import AliasNames
 from moa_ray.screens.screen import Problem, problem
 
 
-def one_name(name: str, aliases: Aliases | None) -> str:
+def one_name(name: str, aliases: AliasNames | None) -> str:
     """Return the name that a name stands for.
 
     Parameters
@@ -33,7 +33,7 @@ def one_name(name: str, aliases: Aliases | None) -> str:
     return next((canonical for canonical, others in aliases.items() if name in others), name)
 
 
-def merge_names(column: pd.Series, aliases: Aliases | None) -> pd.Series:
+def merge_names(column: pd.Series, aliases: AliasNames | None) -> pd.Series:
     """Replace other names by the one that they stand for.
 
     Parameters
@@ -52,7 +52,7 @@ def merge_names(column: pd.Series, aliases: Aliases | None) -> pd.Series:
     return column.replace({other: name for name, others in aliases.items() for other in others})
 
 
-def check_names(names: pd.Series, used: pd.Series, aliases: Aliases | None, noun: str) -> list[Problem]:
+def check_names(names: pd.Series, used: pd.Series, aliases: AliasNames | None, noun: str) -> list[Problem]:
     """Find names that differ by case, blanks, hyphens or Unicode form alone.
 
     Parameters
@@ -88,7 +88,7 @@ def check_names(names: pd.Series, used: pd.Series, aliases: Aliases | None, noun
     return [problem("error", rule, [_counted(group, counts) for group in groups])]
 
 
-def check_aliases(names: Sequence[pd.Series], aliases: Aliases | None) -> list[Problem]:
+def check_aliases(names: Sequence[pd.Series], aliases: AliasNames | None) -> list[Problem]:
     """Find names in ``screen.aliases`` that no row has.
 
     Parameters

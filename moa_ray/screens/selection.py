@@ -10,7 +10,7 @@ import pandas as pd
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import COMPOUND, WELL
 from moa_ray.common.spelling import shown, spelling_key
-from moa_ray.config.screen_rows import Aliases, Condition, Control, Value
+from moa_ray.config.screen_rows import AliasNames, Condition, ControlRows, Value
 from moa_ray.screens.names import one_name
 from moa_ray.screens.screen import Problem, problem, well_names
 from moa_ray.screens.text_cells import clean_column
@@ -97,7 +97,7 @@ def chosen_rows(columns: Columns, where: Mapping[str, Condition]) -> tuple[pd.Se
 
 
 def control_rows(
-    columns: Columns, control: Control | None, aliases: Aliases | None, kept: pd.Series
+    columns: Columns, control: ControlRows | None, aliases: AliasNames | None, kept: pd.Series
 ) -> tuple[pd.Series, list[Problem]]:
     """Tell which rows are controls.
 

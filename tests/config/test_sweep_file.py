@@ -10,6 +10,8 @@ from moa_ray.common.errors import InputError
 from moa_ray.config import sweep_file
 from moa_ray.config.conformal import ConformalSettings
 from moa_ray.config.recipe import Augmentation
+from moa_ray.config.screen_rows import Condition
+from moa_ray.config.screens import TableSettings
 from moa_ray.config.sweep_file import Sweep
 from moa_ray.reporting.references import REFERENCES
 
@@ -318,3 +320,59 @@ def test_repeated_key_is_named_with_file_place_and_lines(tmp_path: Path) -> None
             ("recipe", lines.index("recipe:") + 1, len(lines) - 2),
         )
     ]
+
+
+TABLE = ["screen={name: table, root: r, fields: f.csv, columns: {Metadata_Plate: plate}, images: {DNA: path}}"]
+
+
+def test_rows_of_a_table_are_chosen_by_values_of_any_kind_and_read_again_as_they_were() -> None:
+    where = "screen.where={site: [1, '02', null], moa: {not: toxic}, ok: true}"
+    sweep = check(*TABLE, where, "screen.control={type: negcon}", "screen.missing=[NA, null, -666]")
+    screen = sweep.screen
+    assert isinstance(screen, TableSettings)
+    assert screen.where == {
+        "site": Condition((1, "02", None)),
+        "moa": Condition(("toxic",), is_negated=True),
+        "ok": Condition((True,)),
+    }
+    assert screen.control == {"type": Condition(("negcon",))}
+    assert screen.missing == ("NA", "null", "-666")
+    assert sweep_file.check(yaml.safe_load(sweep.as_yaml()), "sweep.yaml").screen == screen
+
+
+@pytest.mark.parametrize(("written", "separator"), [("tab", "\t"), ('"\\t"', "\t"), ("semicolon", ";"), ("'|'", "|")])
+def test_separator_is_a_word_or_a_character(written: str, separator: str) -> None:
+    screen = check(*TABLE, f"screen.separator={written}").screen
+    assert isinstance(screen, TableSettings)
+    assert screen.separator == separator
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("screen.separator=semicolons", "screen.separator: must be comma, tab, semicolon or one character, but got "),
+        ("screen.encoding=latin1x", "screen.encoding: unknown encoding 'latin1x'; did you mean 'latin-1'?"),
+        ("screen.encoding=zlib", "screen.encoding: unknown encoding 'zlib'"),
+        ("screen.decimal=;", "screen.decimal: must be '.' or ',', but got ';'"),
+        (
+            "screen.where={moa: {nto: [a]}}",
+            "screen.where.moa: a list of values or not: [...], but got 'nto'; did you mean",
+        ),
+        ("screen.where={moa: []}", "screen.where.moa: at least one value must stand there"),
+        ("screen.control={type: [[1]]}", "screen.control: type: a value must be text, a number or null, but got [1]"),
+        (
+            "screen.aliases={a: [b], c: [b]}",
+            "screen.aliases: 'b' is another name of both 'a' and 'c'; keep one of them",
+        ),
+        ("screen.aliases={a: [b], b: [c]}", "screen.aliases: 'b' is a name of its own and another of 'a'; keep one"),
+        (
+            "screen.aliases=distinkt",
+            "screen.aliases: must be distinct, or a list of other spellings for each name, but got 'distinkt'",
+        ),
+        ("screen.control_is_clas=true", "screen: unknown key 'control_is_clas'; did you mean 'control_is_class'?"),
+    ],
+)
+def test_rows_that_cannot_be_understood_are_told_by_their_place(override: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check(*TABLE, override)
+    assert f"sweep.yaml: {message}" in str(caught.value)

@@ -159,3 +159,19 @@ def test_two_labels_for_a_treatment_are_refused(tmp_path: Path) -> None:
 
 def test_fewer_channels_are_padded_with_none(tmp_path: Path) -> None:
     assert bbbc021.open_screen(bbbc021_tables(tmp_path), ["DAPI"]).channels == ("DAPI", None, None)
+
+
+def test_compound_that_is_spelled_otherwise_in_one_table_is_an_error_until_it_is_settled(tmp_path: Path) -> None:
+    root = bbbc021_tables(tmp_path, labels=BBBC021_LABELS.replace("\nx,", "\n X\u00a0,"))
+    spelled = [problem.message for problem in bbbc021.open_screen(root).problems if "several ways" in problem.message]
+    assert len(spelled) == 1
+    assert spelled[0].endswith('"X" (1 row) and "x" (1 row)')
+    screen = bbbc021.open_screen(root, aliases={"x": ("X",)})
+    assert "x" in set(screen.labelled[COMPOUND])
+    assert not [problem for problem in screen.problems if "several ways" in problem.message]
+
+
+def test_stray_taxol_is_no_treatment_under_another_name_either(tmp_path: Path) -> None:
+    table = pd.concat([BBBC021_WELLS, bbbc021_rows(("Week1_10", "C02", "taxol", "3"))])
+    root = bbbc021_tables(tmp_path, table, BBBC021_LABELS + "taxol,3,A\n")
+    assert "Taxol" not in set(bbbc021.open_screen(root, aliases={"Taxol": ("taxol",)}).labelled[COMPOUND])

@@ -10,6 +10,7 @@ import pytest
 from screen_files import archive, sound_fields, tiff
 
 from moa_ray.common.schema import COMPOUND, CONCENTRATION, LABEL, WELL
+from moa_ray.config.planes import Plane
 from moa_ray.screens import duplicates
 from moa_ray.screens.duplicates import check_contents, check_places, check_repeated_rows, check_wells
 
@@ -67,8 +68,8 @@ def test_one_file_in_two_rows_and_in_two_channels_is_named_with_rows_and_compoun
 
 def test_two_planes_of_one_file_are_two_images() -> None:
     fields = located(**{DNA: ["a.tif", "b.tif"], ER: ["a.tif", "b.tif"]})
-    assert check_places(fields, [DNA, ER], {DNA: 0, ER: 1}) == []
-    assert len(check_places(fields, [DNA, ER], {DNA: 0, ER: 0})) == 1
+    assert check_places(fields, [DNA, ER], {"DNA": Plane(channel=0), "ER": Plane(channel=1)}) == []
+    assert len(check_places(fields, [DNA, ER], {"DNA": Plane(channel=0), "ER": Plane(channel=0)})) == 1
 
 
 def test_places_are_those_of_a_loop_over_pairs() -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
-from screen_files import table_sweep
+from screen_files import table_sweep, tiff
 
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import CELL_LINE, COMPOUND, CONCENTRATION, CONTROL, FIELD, LABEL, PLATE, WELL
@@ -202,3 +202,150 @@ def test_wrong_choice_is_named_with_its_place(tmp_path: Path, source: Any, messa
     plain = table_sweep(tmp_path, screen={"images": {"DNA": source}})
     with pytest.raises(InputError, match=message):
         sweep_file.check(plain, "sweep.yaml")
+# Cells, names, controls, rows ----------------------------------------------------------------------------------------
+
+
+def messages(screen: Screen, severity: str = "error") -> list[str]:
+    return [problem.message for problem in screen.problems if problem.severity == severity]
+
+
+def test_blanks_and_accents_make_no_other_compound_label_plate_or_control(tmp_path: Path) -> None:
+    content = fields()
+    content.loc[[0, 4], "plate"] = ["001\u00a0", "\u200b001"]
+    content["drug"] = ["a", "NA ", "Lo\u0308sung", "d\t", "DMSO ", "DMSO"]
+    content["class"] = ["A", "A ", "B\u00a0", "B", "", " "]
+    screen = opened(tmp_path, content.rename(columns={"drug": " drug\u00a0"}))
+    assert screen.problems == ()
+    assert screen.labels == ("A", "B")
+    assert set(screen.labelled[COMPOUND]) == {"a", "NA", "Lösung", "d"}
+    assert (len(screen.controls), set(screen.fields[PLATE])) == (2, {"001", "002"})
+
+
+def test_spellings_of_compounds_and_of_labels_are_errors_until_they_are_settled(tmp_path: Path) -> None:
+    content = fields().assign(drug=["c1", "C-1", "c", "d", "DMSO", "Dmso"])
+    content.loc[2, "class"] = "b"
+    screen = opened(tmp_path, content)
+    compounds, labels = messages(screen)
+    assert compounds.startswith("2 compounds are spelled in several ways")
+    assert compounds.endswith('"C-1" (1 row) and "c1" (1 row), "DMSO" (1 row) and "Dmso" (1 row)')
+    assert labels.endswith('"B" (1 row) and "b" (1 row)')
+    merged = opened(tmp_path, content, aliases={"C1": ["c1", "C-1"], "DMSO": ["Dmso"], "B": ["b"]})
+    assert merged.problems == ()
+    assert set(merged.labelled[COMPOUND]) == {"C1", "c", "d"}
+    assert len(merged.controls) == 2
+    assert messages(opened(tmp_path, content, aliases="distinct")) == []
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_words_for_missing_and_empty_text_are_no_label(tmp_path: Path, form: str) -> None:
+    words = ["NA", "n/a", "NaN", "null", "None", "UNKNOWN", "-", "", " ", "#N/A"]
+    rows = pd.concat([fields(), fields().iloc[[0] * len(words)].assign(**{"class": words, "drug": "x"})])
+    rows = rows.assign(well=[f"A{number:02}" for number in range(len(rows))])
+    screen = opened(tmp_path, rows, form)
+    assert screen.labels == ("A", "B")
+    assert screen.left_out["rows"].sum() == len(words)
+    reasons = set(screen.left_out["reason"])
+    assert {"no label", "label 'UNKNOWN' is a word for none (screen.missing)"} <= reasons
+    assert len(reasons) == len(words) - 1  # both empty cells have one
+    assert "NA" in opened(tmp_path, rows, form, missing=[]).labels
+
+
+def test_controls_by_a_column_need_no_compound_no_label_and_no_dose(tmp_path: Path) -> None:
+    """A plate map as those of LINCS and JUMP-Target-2: tabs, DMSO without a name, doses where there are compounds."""
+    header = "plate_map_name\twell_position\tbroad_sample\tmmoles_per_liter\tpert_type\tcontrol_type\tmoa\tpath"
+    rows = [
+        ("P1", "A01", "BRD-K1", "10", "trt", "", "A"),
+        ("P1", "A02", "BRD-K2", "3.33333333333", "trt", "", "A"),
+        ("P1", "A03", "BRD-K3", "10", "trt", "", "B"),
+        ("P1", "A04", "BRD-K4", "10", "control", "poscon_cp", "B"),
+        ("P1", "A05", "BRD-K5", "", "control", "poscon_diverse", ""),
+        ("P1", "A06", "", "", "control", "negcon", ""),
+        ("P1", "A07", "", "", "control", "negcon", ""),
+        ("P1", "A08", "", "", "", "", ""),
+    ]
+    lines = ["\t".join([*row, f"{row[1]}.tif"]) for row in rows]
+    (tmp_path / "map.txt").write_text("\r\n".join([header, *lines, ""]))
+    for number, row in enumerate(rows):
+        tiff(tmp_path / f"{row[1]}.tif", np.random.default_rng(number).integers(99, size=(4, 4), dtype=np.uint16))
+    columns = {PLATE: "plate_map_name", WELL: "well_position", COMPOUND: "broad_sample", LABEL: "moa"}
+    columns |= {CONCENTRATION: "mmoles_per_liter"}
+    settings = {"columns": columns, "images": {"DNA": "path"}, "control": {"control_type": ["negcon"]}}
+    settings |= {"where": {"pert_type": ["trt", "control"]}}
+    screen = table.open_screen(tmp_path, TableSettings(name="table", root=tmp_path, fields="map.txt", **settings))
+    assert screen.problems == ()
+    assert screen.controls[[WELL, COMPOUND, CONCENTRATION]].to_numpy().tolist() == [
+        ["A06", "control", 0.0],
+        ["A07", "control", 0.0],
+    ]
+    assert screen.labelled[CONCENTRATION].tolist() == [10.0, 3.333333333, 10.0, 10.0]
+    assert dict(zip(screen.left_out[COMPOUND], screen.left_out["reason"], strict=True)) == {
+        "BRD-K5": "no label",
+        "": "screen.where: pert_type: [trt, control]",
+    }
+
+
+def test_dose_is_needed_by_rows_with_a_label_alone(tmp_path: Path) -> None:
+    content = fields().assign(dose=["0,5", "1", "high", "1", "", "NA"])
+    content.loc[2, "class"] = None
+    screen = opened(tmp_path, content, columns=COLUMNS | {CONCENTRATION: "dose"})
+    assert dict(zip(screen.fields[COMPOUND], screen.fields[CONCENTRATION], strict=True)) == {
+        **{"a": 0.5, "NA": 1.0, "d": 1.0, "DMSO": 0.0}
+    }
+
+
+def test_control_that_names_no_row_is_a_problem_with_the_nearest(tmp_path: Path) -> None:
+    assert messages(opened(tmp_path, control="dsmo")) == ["screen.control: no row has 'dsmo'; did you mean 'DMSO'?"]
+
+
+def test_control_is_a_class_where_the_sweep_file_says_so(tmp_path: Path) -> None:
+    content = fields().assign(**{"class": ["A", "A", "B", "B", "negative", "none"]})
+    assert opened(tmp_path, content).labels == ("A", "B")
+    screen = opened(tmp_path, content, control_is_class=True)
+    assert screen.labels == ("A", "B", "negative")
+    assert screen.fields[screen.fields[CONTROL]][LABEL].fillna("").tolist() == ["negative", ""]
+    (warning,) = messages(screen, "warning")
+    assert warning.startswith("1 control fields carry a label too (negative) and are learnt and scored")
+    assert messages(screen) == []
+
+
+def test_where_keeps_rows_and_counts_those_left_out(tmp_path: Path) -> None:
+    content = fields().assign(site=["1", "02", "1", "1", "1", "2"])
+    where = {FIELD: [1], "class": {"not": ["A"]}}
+    screen = opened(tmp_path, content, columns=COLUMNS | {FIELD: "site"}, where=where)
+    assert screen.fields[COMPOUND].tolist() == ["c", "d", "DMSO"]
+    assert dict(zip(screen.left_out[COMPOUND], screen.left_out["reason"], strict=True)) == {
+        "a": "screen.where: class: {not: [A]}",
+        "NA": "screen.where: Metadata_Field: [1]",
+        "DMSO": "screen.where: Metadata_Field: [1]",
+    }
+
+
+def test_rows_of_messages_are_those_of_the_file(tmp_path: Path) -> None:
+    content = pd.concat([fields(), fields().iloc[[1]]]).assign(note="of\ntwo lines")
+    text = content.to_csv(index=False).replace("class", "class", 1)
+    first, rest = text.split("\n", 1)
+    opened(tmp_path)
+    (tmp_path / "rows.csv").write_text(f"{first}\n\n{rest}")
+    (message,) = [
+        p.message
+        for p in table.open_screen(tmp_path, settings_of(tmp_path, "rows.csv")).problems
+        if p.severity == "error" and "word for word" in p.message
+    ]
+    assert message.endswith("rows 5 and 15")
+
+
+def test_image_that_stands_twice_stops_a_sweep(tmp_path: Path) -> None:
+    content = fields()
+    content.loc[1, "DAPI"] = "./DAPI\\2.tif"
+    content["Actin"] = content["DAPI"]
+    rows, channels = messages(opened(tmp_path, content, images={"DAPI": "DAPI", "Actin": "Actin"}))
+    assert rows == "1 image files stand in more than one row: DAPI/2.tif (rows 3 and 4: NA and c)"
+    assert channels.startswith("6 rows name one image file for two channels in use: row 2 (DAPI and Actin: DAPI/0.tif)")
+
+
+def test_column_that_stands_twice_is_named_where_it_is_used(tmp_path: Path) -> None:
+    opened(tmp_path)
+    text = (tmp_path / "fields.csv").read_text()
+    (tmp_path / "twice.csv").write_text(text.replace("Tubulin", "drug", 1))
+    with pytest.raises(InputError, match=r"twice\.csv: column drug stands there more than once"):
+        table.open_screen(tmp_path, settings_of(tmp_path, "twice.csv"))
