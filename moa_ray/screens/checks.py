@@ -23,7 +23,6 @@ from moa_ray.screens.reading import UNREADABLE, listing, open_image, path_inside
 from moa_ray.screens.screen import Problem, problem
 
 
-
 def check_fields(fields: pd.DataFrame) -> list[Problem]:
     """Find what is wrong with a field table, images aside.
 

@@ -202,6 +202,8 @@ def test_wrong_choice_is_named_with_its_place(tmp_path: Path, source: Any, messa
     plain = table_sweep(tmp_path, screen={"images": {"DNA": source}})
     with pytest.raises(InputError, match=message):
         sweep_file.check(plain, "sweep.yaml")
+
+
 # Cells, names, controls, rows ----------------------------------------------------------------------------------------
 
 
