@@ -4,11 +4,9 @@ A problem is one line with a count and the first few examples, so that a user me
 by error.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,11 +14,16 @@ from moa_ray.common.errors import InputError
 from moa_ray.common.schema import COMPOUND, CONTROL, FIELD_KEY, LABEL, PATH_PREFIX, PLATE, TREATMENT
 from moa_ray.common.uri import leaves
 from moa_ray.config.planes import Plane
+from moa_ray.config.preparation import Preparation
+from moa_ray.screens.comparable import Comparable, odd_images
 from moa_ray.screens.duplicates import NO_PLANES, check_contents, check_places, check_wells
 from moa_ray.screens.image_files import image_header
 from moa_ray.screens.planes import ADVICE, Image, image_identity
 from moa_ray.screens.reading import UNREADABLE, listing, open_image, path_inside, reason, unpacked_size
 from moa_ray.screens.screen import Problem, problem
+
+ONE_PLATE: Mapping[str, str] = {}
+STRICT = Comparable()
 
 
 def check_fields(fields: pd.DataFrame) -> list[Problem]:
@@ -111,7 +114,11 @@ def _check_labels(fields: pd.DataFrame) -> list[Problem]:
 
 
 def check_images(
-    fields: pd.DataFrame, root: Path, columns: Sequence[str], planes: Mapping[str, Plane] = NO_PLANES
+    fields: pd.DataFrame,
+    root: Path,
+    columns: Sequence[str],
+    planes: Mapping[str, Plane] = NO_PLANES,
+    preparation: Preparation | None = None,
 ) -> list[Problem]:
     """Find what is wrong with the images of a field table: first its paths, by row, then the files themselves.
 
@@ -125,6 +132,8 @@ def check_images(
         The columns of locations that are in use.
     planes : mapping of Plane, by channel
         Which plane of its files a channel is, where they hold more than one.
+    preparation : Preparation, optional
+        How fields become tiles, which may make plates of other sizes and depths comparable.
 
     Returns
     -------
@@ -134,21 +143,23 @@ def check_images(
     nowhere: list[str] = []
     outside: list[str] = []
     inside: list[Image] = []
+    plates: dict[str, str] = {}
     names = _row_names(fields)
     for column in columns:
         plane = planes.get(column.removeprefix(PATH_PREFIX))
-        for name, location in zip(names, fields[column], strict=True):
+        for name, location, plate in zip(names, fields[column], fields[PLATE], strict=True):
             if pd.isna(location):
                 nowhere.append(f"{name} {column}")
             elif _is_outside(root, location):
                 outside.append(f"{name}: {location}")
             else:
                 inside.append(image_identity(location, plane))
+                plates[location] = plate
     problems = [problem("error", "image paths are empty", nowhere)] if nowhere else []
     if outside:
         problems.append(problem("error", f"image paths lead out of the screen's root {root}", outside))
     twice = [*check_places(fields, columns, planes), *check_contents(fields, columns, root, planes)]
-    return problems + twice + check_files(root, inside)
+    return problems + twice + check_files(root, inside, plates, Comparable.of(preparation, fields))
 
 
 def _row_names(fields: pd.DataFrame) -> list[str]:
@@ -165,7 +176,9 @@ def _is_outside(root: Path, location: str) -> bool:
     return leaves(member)
 
 
-def check_files(root: Path, images: Iterable[str | Image]) -> list[Problem]:
+def check_files(
+    root: Path, images: Iterable[str | Image], plates: Mapping[str, str] = ONE_PLATE, comparable: Comparable = STRICT
+) -> list[Problem]:
     """Find what is wrong with a screen's image files: which are missing, then what the headers of the others say.
 
     Parameters
@@ -174,6 +187,10 @@ def check_files(root: Path, images: Iterable[str | Image]) -> list[Problem]:
         The screen's root.
     images : iterable of str or tuple
         The files in use, or the planes of them as `image_identity` gives them; repeated or not.
+    plates : mapping of str, by location
+        The plates of the files; by default they are all of one.
+    comparable : Comparable
+        Which differences between plates do not count; by default all do.
 
     Returns
     -------
@@ -192,7 +209,8 @@ def check_files(root: Path, images: Iterable[str | Image]) -> list[Problem]:
     with ThreadPoolExecutor() as pool:
         headers = dict(zip(present, pool.map(lambda image: _header(root, *image), present), strict=True))
     problems += _unreadable([(image[0], header) for image, header in headers.items() if isinstance(header, str)])
-    return problems + _odd_ones({image[0]: header for image, header in headers.items() if isinstance(header, tuple)})
+    sound = {image[0]: header for image, header in headers.items() if isinstance(header, tuple)}
+    return problems + odd_images(sound, plates, comparable)
 
 
 def _header(root: Path, location: str, plane: Plane | None) -> tuple[tuple[int, int], str] | str:
@@ -212,18 +230,3 @@ def _unreadable(reasons: Sequence[tuple[str, str]]) -> list[Problem]:
         text = f"image files hold more than one plane{advice}{choice}" if advice else "image files cannot be read"
         names.setdefault(text, []).append(f"{location} {held}" if advice else f"{location}: {reason_}")
     return [problem("error", text, of_text) for text, of_text in names.items()]
-
-
-def _odd_ones(headers: Mapping[str, tuple[tuple[int, int], str]]) -> list[Problem]:
-    problems = []
-    for name, values in (
-        ("shape", {location: header[0] for location, header in headers.items()}),
-        ("dtype", {location: header[1] for location, header in headers.items()}),
-    ):
-        counts: Counter[Any] = Counter(values.values())
-        if len(counts) < 2:
-            continue
-        common = counts.most_common(1)[0][0]
-        odd = [f"{location} {value}" for location, value in values.items() if value != common]
-        problems.append(problem("error", f"image files have another {name} than most ({common})", odd))
-    return problems

@@ -33,7 +33,7 @@ def open_screen(sweep: Sweep, root: Path) -> Screen:
     settings = sweep.screen
     source = settings.root if isinstance(settings.root, Uri) else None
     if isinstance(settings, TableSettings):
-        screen = table.open_screen(root, settings)
+        screen = table.open_screen(root, settings, sweep.images)
     elif isinstance(settings, Bbbc021Settings):
         screen = bbbc021.open_screen(root, settings.channels, settings.aliases)
     elif isinstance(settings, Bbbc014Settings):

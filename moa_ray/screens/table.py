@@ -22,6 +22,7 @@ from moa_ray.common.schema import (
     path_column,
     require_columns,
 )
+from moa_ray.config.preparation import Preparation
 from moa_ray.config.screens import TableSettings
 from moa_ray.screens.checks import check_fields, check_images
 from moa_ray.screens.doses import doses
@@ -38,7 +39,7 @@ _NAMELESS_CONTROL = "control"
 _REQUIRED = (PLATE, WELL, COMPOUND, LABEL)
 
 
-def open_screen(root: Path, settings: TableSettings) -> Screen:
+def open_screen(root: Path, settings: TableSettings, preparation: Preparation | None = None) -> Screen:
     """Open a screen from one table of fields.
 
     Parameters
@@ -49,6 +50,8 @@ def open_screen(root: Path, settings: TableSettings) -> Screen:
         The section ``screen``: the file, its columns, the channels and the control. Without ``Metadata_Field`` the
         fields of a well are numbered in the order of their paths; without ``Metadata_Concentration`` it is 0; all other
         columns are such as folds may hold out.
+    preparation : Preparation, optional
+        How fields become tiles, which may make plates of other sizes and depths comparable.
 
     Returns
     -------
@@ -63,10 +66,17 @@ def open_screen(root: Path, settings: TableSettings) -> Screen:
     path = root / settings.fields
     table = read_table(path, settings.separator, settings.encoding)
     _check_map(settings.columns, settings.images, table, str(path))
-    return screen_of(root, settings, table, image_locations(table, settings.images), str(path))
+    return screen_of(root, settings, table, image_locations(table, settings.images), str(path), preparation)
 
 
-def screen_of(root: Path, settings: TableSettings, table: pd.DataFrame, locations: pd.DataFrame, name: str) -> Screen:
+def screen_of(
+    root: Path,
+    settings: TableSettings,
+    table: pd.DataFrame,
+    locations: pd.DataFrame,
+    name: str,
+    preparation: Preparation | None = None,
+) -> Screen:
     """Make a screen of a table of fields and of where their images are.
 
     Parameters
@@ -81,6 +91,8 @@ def screen_of(root: Path, settings: TableSettings, table: pd.DataFrame, location
         A ``Path_<channel>`` column for each channel, on the index of the table.
     name : str
         Where the table comes from, for messages.
+    preparation : Preparation, optional
+        How fields become tiles, which may make plates of other sizes and depths comparable.
 
     Returns
     -------
@@ -106,7 +118,7 @@ def screen_of(root: Path, settings: TableSettings, table: pd.DataFrame, location
         problems += check_repeated_rows(rows.drop(columns=FIELD))
     paths = [path_column(channel) for channel in used if channel is not None]
     planes = planes_of_images(settings.images)
-    problems += [*check_fields(rows), *check_images(rows, root, paths, planes)]
+    problems += [*check_fields(rows), *check_images(rows, root, paths, planes, preparation)]
     fields = rows.reset_index(drop=True)
     return Screen(settings.name, root, fields, used, tuple(problems), left_out=left_out, planes=planes)
 

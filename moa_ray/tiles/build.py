@@ -96,10 +96,11 @@ class _Read:
     """Reads a field, to learn whether it can be prepared."""
 
     root: Place
+    planes: tuple[Plane | None, ...]
     preparation: Preparation
 
     def __call__(self, locations: list[str]) -> None:
-        fit_pixels(read_field(self.root, locations), locations, self.preparation)
+        fit_pixels(read_field(self.root, locations, self.planes), locations, self.preparation)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _make(
     moments, errors = control_moments(screen, preparation, parts, executor, counter)
     if errors:  # all that is wrong is told at once: also of the fields that cannot be normalised without these
         locations = screen.labelled.sort_values(FIELD_KEY)[screen.path_columns].to_numpy().tolist()
-        with closing(executor.map(_Read(to_tiles.root, preparation), locations)) as results:
+        with closing(executor.map(_Read(to_tiles.root, to_tiles.planes, preparation), locations)) as results:
             errors += [result for result in counter.counted(results) if isinstance(result, InputError)]
         raise unreadable(errors)
     of_plate = curves(screen, preparation, moments)
