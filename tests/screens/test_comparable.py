@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from screen_files import sound_fields, tiff
 
-from moa_ray.common.schema import COMPOUND, CONTROL, LABEL, PLATE, WELL
+from moa_ray.common.schema import PLATE, WELL
 from moa_ray.config.preparation import Normalise, Preparation
 from moa_ray.screens.checks import check_images
 
@@ -23,8 +23,6 @@ def screen(root: Path, of_third: Any, controls: int = 4) -> pd.DataFrame:
     fields["Path_G"] = [f"{plate}/{well}.tif" for plate, well in fields[[PLATE, WELL]].to_numpy()]
     for path in fields["Path_G"]:
         tiff(root / path, of_third if path.startswith("p3") else np.zeros((6, 8), np.uint16))
-    assert fields[CONTROL].sum() == 3 * controls
-    assert set(fields[COMPOUND]) > {"DMSO"} and fields[LABEL].nunique() == 2
     return fields
 
 
@@ -32,18 +30,23 @@ SMALLER, BYTES = np.zeros((3, 4), np.uint16), np.zeros((6, 8), np.uint8)
 BY_SCREEN = Normalise(by="screen")
 
 
+OF_SHAPE = "6 image files have another shape than most ((6, 8)); where plates differ, set images.field_size: p3/"
+OF_DTYPE = "another dtype than most (uint16); where plates differ, set images.normalise.by: plate"
+TOO_FEW = "where plates differ, give each at least images.normalise.min_control_fields (5) control fields"
+
+
 @pytest.mark.parametrize(
     ("of_third", "preparation", "message"),
     [
         (SMALLER, Preparation(field_size=(6, 8)), None),
-        (SMALLER, Preparation(), "6 image files have another shape than most ((6, 8)); where plates differ, set images.field_size: p3/"),
-        (SMALLER, None, "6 image files have another shape than most ((6, 8)); where plates differ, set images.field_size: p3/"),
+        (SMALLER, Preparation(), OF_SHAPE),
+        (SMALLER, None, OF_SHAPE),
         (BYTES, Preparation(), None),
-        (BYTES, Preparation(normalise=BY_SCREEN), "another dtype than most (uint16); where plates differ, set images.normalise.by: plate"),
-        (BYTES, Preparation(normalise=Normalise(min_control_fields=5)), "plates differ, give each at least images.normalise.min_control_fields (5) control"),
-        (BYTES, None, "another dtype than most (uint16); where plates differ, set images.normalise.by: plate"),
+        (BYTES, Preparation(normalise=BY_SCREEN), OF_DTYPE),
+        (BYTES, Preparation(normalise=Normalise(min_control_fields=5)), TOO_FEW),
+        (BYTES, None, OF_DTYPE),
     ],
-)  # fmt: skip
+)
 def test_plates_differ_where_the_preparation_makes_them_comparable(
     tmp_path: Path, of_third: Any, preparation: Preparation | None, message: str | None
 ) -> None:

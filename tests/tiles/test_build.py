@@ -386,3 +386,24 @@ def test_planes_of_stacks_make_the_tiles_of_single_files(screen: Screen, tmp_pat
     expected, _ = example_fields.read(example_fields.choose(screen))
     for pair, other in zip(treated, expected, strict=True):
         np.testing.assert_array_equal(pair.treated.planes, other.treated.planes)
+
+
+def test_plates_of_other_sizes_and_depths_become_the_same_tiles_where_they_are_made_comparable(
+    screen: Screen, tmp_path: Path
+) -> None:
+    """Half of the grey levels in 8 bits, and each pixel as four, are the same picture."""
+    files = sorted({path for column in screen.path_columns for path in screen.fields[column]})
+    levels = {path: np.asarray(Image.open(screen.root / path)) // 64 * 2 for path in files}
+    for path in files:
+        tifffile.imwrite(screen.root / path, np.minimum(levels[path], 510).astype(np.uint16))
+    preparation = Preparation(field_size=(64, 80), anscombe=False)
+    plain = by_key(prepared(screen, tmp_path / "plain", preparation))
+    first = screen.fields[PLATE].iloc[0]
+    of_first = screen.fields.loc[screen.fields[PLATE] == first, screen.path_columns].to_numpy().ravel()
+    for path in of_first:
+        pixels = np.minimum(levels[path], 510) // 2
+        tifffile.imwrite(screen.root / path, np.kron(pixels, np.ones((2, 2))).astype(np.uint8))
+    mixed = by_key(prepared(screen, tmp_path / "mixed", preparation))
+    assert plain.keys() == mixed.keys()
+    for key, tile in plain.items():
+        np.testing.assert_allclose(mixed[key], tile, atol=1)  # rounding of the map to 8 bits
