@@ -13,6 +13,13 @@ from moa_ray.config.preparation import Normalise, Preparation
 from moa_ray.screens.checks import check_images
 
 PLATES = ("p1", "p2", "p3")
+LIKE_MOST, SMALLER, BYTES = np.zeros((6, 8), np.uint16), np.zeros((3, 4), np.uint16), np.zeros((6, 8), np.uint8)
+BY_SCREEN = Normalise(by="screen")
+
+
+def noise(seed: int, like: Any) -> Any:
+    """No image is a copy of another one."""
+    return np.random.default_rng(seed).integers(0, 250, like.shape).astype(like.dtype)
 
 
 def screen(root: Path, of_third: Any, controls: int = 4) -> pd.DataFrame:
@@ -21,8 +28,8 @@ def screen(root: Path, of_third: Any, controls: int = 4) -> pd.DataFrame:
     of_plate = pd.concat([sound_fields().iloc[[0, 2]], *controls_of])
     fields = pd.concat([of_plate.assign(**{PLATE: plate}) for plate in PLATES], ignore_index=True)
     fields["Path_G"] = [f"{plate}/{well}.tif" for plate, well in fields[[PLATE, WELL]].to_numpy()]
-    for path in fields["Path_G"]:
-        tiff(root / path, of_third if path.startswith("p3") else np.zeros((6, 8), np.uint16))
+    for number, path in enumerate(fields["Path_G"]):
+        tiff(root / path, noise(number, of_third if path.startswith("p3") else LIKE_MOST))
     return fields
 
 
@@ -60,9 +67,9 @@ def test_plates_differ_where_the_preparation_makes_them_comparable(
 
 @pytest.mark.parametrize("pixels", [SMALLER, BYTES])
 def test_image_unlike_the_others_of_its_plate_is_an_error_whatever_the_preparation(tmp_path: Path, pixels: Any) -> None:
-    fields = screen(tmp_path, np.zeros((6, 8), np.uint16))
+    fields = screen(tmp_path, LIKE_MOST)
     odd = fields["Path_G"].iloc[7]
-    tiff(tmp_path / odd, pixels)
+    tiff(tmp_path / odd, noise(99, pixels))
     (problem,) = check_images(fields, tmp_path, ["Path_G"], {}, Preparation(field_size=6))
     noun = "shape" if pixels is SMALLER else "dtype"
     assert problem.message.startswith(f"1 image files have another {noun} than most of their plate: {odd} ")
