@@ -1,31 +1,83 @@
 """Fetch files over HTTP into a folder: several at once, each resumed and checked, and never delete anything.
 
-How one file comes is in `moa_ray.screens.transfer`.
+`requests` heeds proxies, ``.netrc`` and redirects; urllib3's Retry says when to ask again, also where a body broke off.
+
+What is being fetched lies beside its target as ``NAME.TAG.part``. The tag stands for the address and for what the
+server says of its file (ETag or Last-Modified, size), so a part is continued only while that file is still the same: a
+file that changed begins in a part of its own, and parts of other programs are never touched.
 """
 
-import contextlib
+import hashlib
 import os
 import re
 import shutil
-import threading
+import ssl
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
+import requests
 from filelock import lock_descriptor
-from urllib3.exceptions import HTTPError
+from urllib3 import BaseHTTPResponse, Retry
+from urllib3.exceptions import HTTPError, IncompleteRead, InvalidHeader
 
 from moa_ray.common.errors import InputError
 from moa_ray.common.text import in_bytes
-from moa_ray.screens.transfer import Download as Download
-from moa_ray.screens.transfer import State, Transfer, TransferError, reason
 
 WAITS = (1.0, 3.0, 10.0, 30.0, 60.0)  # seconds before another try; they begin anew where a try got further
+TIMEOUT = 60.0  # seconds without a byte after which a connection counts as broken
 
-_FILES_AT_ONCE = 4
-_TICK = 0.5  # seconds between two looks at the progress
+_BUSY = {408, 429, *range(500, 600)} - {501}  # statuses that may pass
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file to fetch.
+
+    Attributes
+    ----------
+    address : str
+        Its http or https address.
+    name : str
+        Its plain name in the folder that it is fetched into.
+    size : int, optional
+        Bytes, where they are published.
+    md5 : str, optional
+        Hexadecimal checksum, where it is published.
+    """
+
+    address: str
+    name: str
+    size: int | None = None
+    md5: str | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"https?://[!-.0-~]+/[!-~]*", self.address):  # printable ASCII without spaces
+            raise InputError(f"{self.address}: an address to fetch from begins with http:// or https:// and a host")
+        if not re.fullmatch(r"[^/\\\0]+", self.name) or self.name in (".", ".."):
+            raise ValueError(f"{self.address}: a file is fetched to a plain name in its folder, but got {self.name!r}")
+
+
+class Progress(NamedTuple):
+    """How far fetching is.
+
+    Attributes
+    ----------
+    files, of_files : int
+        Files that are there, of all files.
+    bytes, of_bytes : int
+        Bytes that came, of those of the files that were not there before, as far as servers tell sizes.
+    """
+
+    files: int
+    of_files: int
+    bytes: int
+    of_bytes: int
 
 
 class Missing(NamedTuple):
@@ -62,23 +114,6 @@ class Outcome(NamedTuple):
     leftovers: tuple[Path, ...]
 
 
-class Progress(NamedTuple):
-    """How far fetching is.
-
-    Attributes
-    ----------
-    files, of_files : int
-        Files that are there, of all files.
-    bytes, of_bytes : int
-        Bytes that came, of those of the files that were not there before, as far as servers tell sizes.
-    """
-
-    files: int
-    of_files: int
-    bytes: int
-    of_bytes: int
-
-
 def from_base(base: str, downloads: Iterable[Download]) -> tuple[Download, ...]:
     """Return the same files at another address that holds them all.
 
@@ -102,13 +137,7 @@ def from_base(base: str, downloads: Iterable[Download]) -> tuple[Download, ...]:
     return tuple(replace(download, address=f"{base.rstrip('/')}/{download.name}") for download in downloads)
 
 
-def fetch(
-    downloads: Sequence[Download],
-    root: Path,
-    progress: Callable[[Progress], None],
-    waits: Sequence[float] = WAITS,
-    pause: Callable[[float], object] | None = None,
-) -> Outcome:
+def fetch(downloads: Sequence[Download], root: Path, progress: Callable[[Progress], None]) -> Outcome:
     """Fetch the files that are not in a folder yet, several at once.
 
     Parameters
@@ -119,11 +148,6 @@ def fetch(
         The folder, made where it is missing.
     progress : callable
         Called with a `Progress` at the beginning, every half second, and at the end.
-    waits : sequence of float
-        Seconds before each further try where a connection breaks or a server is busy.
-    pause : callable, optional
-        Waits for a number of seconds, and returns something true where the call is to end; by default a wait that an
-        interrupt ends.
 
     Returns
     -------
@@ -135,55 +159,39 @@ def fetch(
     InputError
         If the folder cannot be used, or its disk cannot hold what is missing; then nothing is fetched.
     """
-    stop = threading.Event()
-    transfers = [Transfer(download, root, waits, pause or stop.wait, stop) for download in dict.fromkeys(downloads)]
-
-    def ended(*states: str) -> tuple[Download, ...]:
-        return tuple(transfer.download for transfer in transfers if transfer.state in states)
+    stop = Event()
+    transfers = [
+        _Transfer(download, root / download.name, stop, download.size) for download in dict.fromkeys(downloads)
+    ]
 
     def show() -> None:
-        sizes = sum(transfer.remote.size or 0 for transfer in wanted)
+        sizes = sum(transfer.size or 0 for transfer in wanted)
         received = sum(transfer.received for transfer in wanted)
-        progress(Progress(len(ended("present", "fetched")), len(transfers), received, sizes))
+        progress(Progress(len(_whole(transfers)), len(transfers), received, sizes))
 
-    with _locked(root):
-        _each(Transfer.survey, transfers, stop, lambda: None)
-        wanted = [transfer for transfer in transfers if transfer.state == "wanted"]
-        _require_disk(root, [max(0, (transfer.remote.size or 0) - transfer.received) for transfer in wanted])
-        show()
-        _each(Transfer.get, wanted, stop, show)
-    missing = tuple(Missing(transfer.download, transfer.reason) for transfer in transfers if transfer.reason)
-    whole = "|".join(re.escape(download.name) for download in ended("present", "fetched"))
-    parts = [path for path in root.iterdir() if re.fullmatch(rf"({whole})\.[0-9a-f]{{8}}\.part", path.name)]
-    return Outcome(ended("present"), ended("fetched"), missing, tuple(sorted(parts)))
-
-
-def _each(
-    work: Callable[[Transfer], State], transfers: Sequence[Transfer], stop: threading.Event, watch: Callable[[], None]
-) -> None:
-    """Work on several files at once; `watch` is called now and then, and at the end. An error of its own stops all."""
-
-    def settle(transfer: Transfer) -> None:
+    with _locked(root), ThreadPoolExecutor(max_workers=4) as pool:
         try:
-            transfer.state = work(transfer)
-        except (TransferError, HTTPError, OSError) as error:  # requests' are OSErrors, and so are the disk's
-            transfer.state, transfer.reason = "missing", reason(error)
-
-    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-        waiting = {pool.submit(settle, transfer) for transfer in transfers}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, _TICK, FIRST_COMPLETED)
+            list(pool.map(lambda transfer: transfer.take(transfer.survey), transfers))
+            present = _whole(transfers)
+            wanted = [transfer for transfer in transfers if not (transfer.whole or transfer.reason)]
+            _require_room(root, wanted)
+            show()
+            pending = {pool.submit(transfer.take, transfer.get) for transfer in wanted}
+            while pending:
+                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                show()
                 for future in done:
                     future.result()
-                watch()
-        except BaseException:
+        finally:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    missing = tuple(Missing(transfer.download, transfer.reason) for transfer in transfers if transfer.reason)
+    names = "|".join(re.escape(download.name) for download in _whole(transfers))
+    parts = [path for path in root.iterdir() if re.fullmatch(rf"({names})\.[0-9a-f]{{8}}\.part", path.name)]
+    return Outcome(present, _whole(wanted), missing, tuple(sorted(parts)))
 
 
-@contextlib.contextmanager
+@contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """Make the folder, and keep other processes from fetching into it at the same time."""
     try:
@@ -192,7 +200,7 @@ def _locked(root: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{root}: no folder to fetch into: {error.strerror}; look at screen.root") from None
     try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
+        with suppress(OSError):  # some network file systems have no locks
             if not lock_descriptor(folder, blocking=False):
                 raise InputError(f"{root}: another process is fetching into it; call again when that has ended")
         yield
@@ -200,11 +208,154 @@ def _locked(root: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _require_disk(root: Path, needed: Sequence[int]) -> None:
-    """Raise InputError where a disk has less room than so many bytes a file."""
-    free = shutil.disk_usage(root).free
-    if sum(needed) > free:
-        raise InputError(
-            f"{root}: {len(needed)} files of {in_bytes(sum(needed))} are to be fetched, but its disk has "
-            f"{in_bytes(free)} free; make room or set screen.root to a folder on a larger disk"
-        )
+def _whole(transfers: "Sequence[_Transfer]") -> tuple[Download, ...]:
+    return tuple(transfer.download for transfer in transfers if transfer.whole)
+
+
+def _require_room(root: Path, wanted: "Sequence[_Transfer]") -> None:
+    needed = sum(max(0, (transfer.size or 0) - transfer.received) for transfer in wanted)
+    if needed > (free := shutil.disk_usage(root).free):
+        room = f"its disk has {in_bytes(free)} free; make room or set screen.root to a folder on a larger disk"
+        raise InputError(f"{root}: {len(wanted)} files of {in_bytes(needed)} are to be fetched, but {room}")
+
+
+def _require(holds: object, otherwise: str) -> None:
+    """Raise where a file cannot be had, with a message for the user."""
+    if not holds:
+        raise requests.RequestException(otherwise)
+
+
+@dataclass
+class _Transfer:
+    """One file on its way into a folder; its steps raise where the file cannot be had."""
+
+    download: Download
+    target: Path
+    stop: Event  # once it is set, the transfer ends soon
+    size: int | None  # bytes that are published or that the server tells
+    validator: str = ""  # by which the server knows exactly this file: its ETag or Last-Modified
+    received: int = 0  # bytes that the part holds
+    whole: bool = False
+    reason: str = ""  # why it is missing, where it is
+
+    @property
+    def part(self) -> Path:
+        """Where the unfinished bytes of exactly this file of a server are."""
+        tag = hashlib.md5(f"{self.download.address}\n{self.validator}\n{self.size}".encode()).hexdigest()[:8]
+        return self.target.with_name(f"{self.target.name}.{tag}.part")
+
+    def take(self, step: Callable[[], None]) -> None:
+        """Take a step; where it fails, its cause is the reason, without the words of requests and urllib3."""
+        try:
+            step()
+        except (HTTPError, OSError) as error:  # requests' are OSErrors, and so are the disk's
+            cause: BaseException = error
+            while inner := cause.__cause__ or next((each for each in cause.args if isinstance(each, Exception)), None):
+                cause = inner
+            self.reason = str(cause) if cause is error else f"the connection failed: {cause}"
+            if isinstance(cause, IncompleteRead):
+                self.reason = f"the connection ended after {self.received} of {self.size} bytes"
+
+    def survey(self) -> None:
+        """Find out whether the file is there and whole, or what the server says of it."""
+        there = os.path.lexists(self.target)
+        # A file that is there needs no server: what can be seen of it alone must do then.
+        with suppress(*([requests.RequestException] if there else [])):
+            self._ask("HEAD", _patience(0 if there else 2, self.stop)).close()
+        fault = there and self._fault(self.target)
+        _require(not fault, f"{self.target} {fault}; move it away and call again")
+        self.whole, self.received = there, self.part.stat().st_size if self.part.exists() else 0
+
+    def get(self) -> None:
+        """Fetch the file, check it and give it its name."""
+        # An earlier call may have fetched all of it and ended before it was renamed.
+        if not (self.validator and self.size) or self._fault(self.part):
+            self._receive()
+        fault = self._fault(self.part)
+        _require(not fault, f"what came {fault}; it is kept as {self.part.name}, and the next call fetches it anew")
+        _require(not os.path.lexists(self.target), f"{self.target} appeared meanwhile and is left alone")
+        self.part.rename(self.target)
+        self.whole = True
+
+    def _fault(self, path: Path) -> str | None:
+        """Say what is wrong with a file that should be this one: the rest of a sentence."""
+        if not path.is_file():
+            return "is no file"
+        if self.size not in (None, path.stat().st_size):
+            return f"has {path.stat().st_size} bytes in place of {self.size}"
+        if self.download.md5 is not None:
+            with path.open("rb") as file:
+                md5 = hashlib.file_digest(file, "md5").hexdigest()
+            return None if md5 == self.download.md5.lower() else f"has the MD5 {md5} in place of {self.download.md5}"
+        damaged = self.target.suffix.lower() == ".zip" and not zipfile.is_zipfile(path)
+        return "is no readable zip archive" if damaged else None
+
+    def _receive(self) -> None:
+        """Fetch what is missing, also of a body that breaks off; a try that got further begins the waits anew."""
+        fresh = retries = _patience(len(WAITS), self.stop)
+        furthest = self.received
+        while True:
+            with self._ask("GET", retries) as response, self.part.open("ab") as file:
+                file.truncate(self.received)
+                try:
+                    for block in response.raw.stream(decode_content=False):
+                        self.received += file.write(block)
+                        _require(not self.stop.is_set(), "interrupted")
+                    file.flush()
+                    return os.fsync(file.fileno())
+                except HTTPError as error:
+                    retries = fresh if self.received > furthest else response.raw.retries
+                    retries = retries.increment("GET", self.download.address, error=error)
+            furthest = max(furthest, self.received)
+            retries.sleep()
+
+    def _ask(self, method: str, retries: Retry) -> requests.Response:
+        """Ask for the file, or for what its part lacks, and take note of what the server says of it."""
+        begin = self.received if self.validator and self.received < (self.size or 0) else 0
+        asked = {"Range": f"bytes={begin}-", "If-Range": self.validator} if begin else {}
+        response = _request(method, self.download.address, retries, asked)
+        headers, status, published = response.headers, response.status_code, self.download.size
+        etag, length = headers.get("ETag", "W/"), headers.get("Content-Length", "")
+        # A weak ETag does not vouch for every byte.
+        validator = headers.get("Last-Modified", "") if etag.startswith("W/") else etag
+        rest = self.validator, f"bytes {begin}-{(self.size or 0) - 1}/{self.size}"
+        if begin and status == 206 and (validator, headers.get("Content-Range")) == rest:
+            return response
+        self.received = 0
+        # Some servers do not heed If-Range, some do not know HEAD, and some tell it no size.
+        if (begin and status == 206) or (method == "HEAD" and not (response.ok and length)):
+            response.close()
+            return self._ask("GET", retries)
+        _require(status == 200, f"HTTP status {status} {response.reason}")
+        _require("text/html" not in headers.get("Content-Type", ""), "a web page came in place of the file")
+        size = int(length) if length.isdecimal() else published
+        _require(published in (None, size), f"the server's file has {size} bytes in place of {published}")
+        told = size is not None or response.raw.chunked
+        _require(told, "the server tells no size, so that a broken file could not be told")
+        self.size, self.validator = size, validator
+        return response
+
+
+def _patience(tries: int, stop: Event) -> Retry:
+    """Return a Retry that waits before each further try, longer where a server asks to, until an interrupt."""
+
+    class Patience(Retry):
+        def sleep(self, response: BaseHTTPResponse | None = None) -> None:
+            seconds = WAITS[len(self.history) - 1]
+            with suppress(InvalidHeader):
+                seconds = max(seconds, min(self.get_retry_after(response) or 0, 120)) if response else seconds
+            _require(not stop.wait(seconds), "interrupted")
+
+    # What is neither of a connection nor of reading, such as a certificate that nobody vouches for, does not pass.
+    return Patience(tries, other=0, status_forcelist=_BUSY, raise_on_status=False)
+
+
+def _request(method: str, address: str, retries: Retry, headers: dict[str, str]) -> requests.Response:
+    """Send a request until its body begins, which is left to be read."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retries))
+    headers = {"User-Agent": "moa_ray", "Accept-Encoding": "identity", **headers}
+    trusted = ssl.get_default_verify_paths()  # the system's certificates or SSL_CERT_FILE's; else those of certifi
+    verify = trusted.cafile or trusted.capath or True
+    return session.request(method, address, headers=headers, timeout=TIMEOUT, stream=True, verify=verify)

@@ -31,7 +31,7 @@ from screen_files import bbbc021_tables, paint_bbbc021
 
 from moa_ray import cli, prepare
 from moa_ray.common.errors import InputError
-from moa_ray.screens import bbbc021, transfer
+from moa_ray.screens import bbbc021, downloads
 from moa_ray.screens.downloads import Download, Outcome, Progress, fetch, from_base
 
 DATA = bytes(range(256)) * 4096  # 1 MiB: more than one block
@@ -148,7 +148,23 @@ def silent(_: Progress) -> None:
 
 
 def get(root: Path, *files: Download, waits: tuple[float, ...] = (0, 0)) -> Outcome:
-    return fetch(files, root, silent, waits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(downloads, "WAITS", waits)
+        return fetch(files, root, silent)
+
+
+def get_counting_waits(root: Path, file: Download, *waits: float) -> tuple[Outcome, list[float]]:
+    """Fetch without waiting, and return also how long there would have been waits."""
+    waited: list[float] = []
+
+    class Hurry(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout or 0)
+            return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(downloads, "Event", Hurry)
+        return get(root, file, waits=waits), waited
 
 
 def reasons(outcome: Outcome) -> list[str]:
@@ -158,8 +174,8 @@ def reasons(outcome: Outcome) -> list[str]:
 def start(file: Download, root: Path) -> "subprocess.Popen[str]":
     """Fetch in a process of its own, with hours between two tries."""
     code = (
-        "import sys; from pathlib import Path; from moa_ray.screens.downloads import Download, fetch\n"
-        "fetch([Download(sys.argv[1], 'a')], Path(sys.argv[2]), lambda _: None, waits=(9999,))"
+        "import sys; from pathlib import Path; from moa_ray.screens import downloads; downloads.WAITS = (9999,)\n"
+        "downloads.fetch([downloads.Download(sys.argv[1], 'a')], Path(sys.argv[2]), lambda _: None)"
     )
     command = [sys.executable, "-c", code, file.address, str(root)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -309,7 +325,7 @@ def test_connection_that_goes_silent_counts_as_broken(
         handler.wfile.flush()
         release.wait()
 
-    monkeypatch.setattr(transfer, "TIMEOUT", 0.2)
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
     publisher.files["a"] = b"1"
     publisher.troubles["a"] = [stalls]
     try:
@@ -321,8 +337,8 @@ def test_connection_that_goes_silent_counts_as_broken(
 
 def test_unreachable_file_is_soon_told(publisher: Publisher, tmp_path: Path) -> None:
     publisher.head_troubles["a"] = [status(503)] * 9
-    waited: list[float] = []
-    assert len(fetch([publisher.download("a")], tmp_path, silent, (1, 3, 9), waited.append).missing) == 1
+    outcome, waited = get_counting_waits(tmp_path, publisher.download("a"), 1, 3, 9)
+    assert len(outcome.missing) == 1
     assert waited == [1, 3]
 
 
@@ -385,8 +401,7 @@ def test_certificate_that_nobody_vouches_for_is_refused_once(
     publisher: Publisher, certificate: Path, tmp_path: Path
 ) -> None:
     publisher.files["a"] = DATA
-    waited: list[float] = []
-    outcome = fetch([publisher.download("a")], tmp_path, silent, (1, 3, 9), waited.append)
+    outcome, waited = get_counting_waits(tmp_path, publisher.download("a"), 1, 3, 9)
     assert "certificate verify failed" in reasons(outcome)[0]
     assert (waited, publisher.asked) == ([], [])
 
@@ -423,8 +438,7 @@ def test_what_will_not_change_is_asked_once(publisher: Publisher, tmp_path: Path
 def test_waits_grow_until_they_are_used_up(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files["a"] = DATA
     publisher.troubles["a"] = [status(503)] * 9
-    waited: list[float] = []
-    outcome = fetch([publisher.download("a")], tmp_path, silent, waits=(1, 3, 9), pause=waited.append)
+    outcome, waited = get_counting_waits(tmp_path, publisher.download("a"), 1, 3, 9)
     assert waited == [1, 3, 9]
     assert reasons(outcome) == ["HTTP status 503 Service Unavailable"]
 
@@ -432,16 +446,16 @@ def test_waits_grow_until_they_are_used_up(publisher: Publisher, tmp_path: Path)
 def test_try_that_gets_further_begins_the_waits_anew(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files["a"] = DATA
     publisher.troubles["a"] = [status(503), breaks(100_000), status(503), breaks(100_000)]
-    waited: list[float] = []
-    assert fetch([publisher.download("a")], tmp_path, silent, (1, 3), waited.append).missing == ()
+    outcome, waited = get_counting_waits(tmp_path, publisher.download("a"), 1, 3)
+    assert outcome.missing == ()
     assert waited == [1, 1, 3, 1]
 
 
 def test_wait_that_a_server_asks_for_is_kept(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files["a"] = DATA
     publisher.troubles["a"] = [status(429, Retry_After="7"), status(503, Retry_After="99999"), status(503)]
-    waited: list[float] = []
-    assert fetch([publisher.download("a")], tmp_path, silent, (1, 2, 3), waited.append).missing == ()
+    outcome, waited = get_counting_waits(tmp_path, publisher.download("a"), 1, 2, 3)
+    assert outcome.missing == ()
     assert waited == [7, 120, 3]
 
 
