@@ -24,7 +24,7 @@ from typing import NamedTuple
 import requests
 from filelock import lock_descriptor
 from urllib3 import BaseHTTPResponse, Retry
-from urllib3.exceptions import HTTPError, IncompleteRead, InvalidHeader
+from urllib3.exceptions import HTTPError, IncompleteRead, InvalidHeader, SSLError
 
 from moa_ray.common.errors import InputError
 from moa_ray.common.text import in_bytes
@@ -160,9 +160,7 @@ def fetch(downloads: Sequence[Download], root: Path, progress: Callable[[Progres
         If the folder cannot be used, or its disk cannot hold what is missing; then nothing is fetched.
     """
     stop = Event()
-    transfers = [
-        _Transfer(download, root / download.name, stop, download.size) for download in dict.fromkeys(downloads)
-    ]
+    transfers = [_Transfer(file, root / file.name, stop, file.size) for file in dict.fromkeys(downloads)]
 
     def show() -> None:
         sizes = sum(transfer.size or 0 for transfer in wanted)
@@ -186,7 +184,7 @@ def fetch(downloads: Sequence[Download], root: Path, progress: Callable[[Progres
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
     missing = tuple(Missing(transfer.download, transfer.reason) for transfer in transfers if transfer.reason)
-    names = "|".join(re.escape(download.name) for download in _whole(transfers))
+    names = "|".join(re.escape(file.name) for file in _whole(transfers))
     parts = [path for path in root.iterdir() if re.fullmatch(rf"({names})\.[0-9a-f]{{8}}\.part", path.name)]
     return Outcome(present, _whole(wanted), missing, tuple(sorted(parts)))
 
@@ -304,8 +302,9 @@ class _Transfer:
                     file.flush()
                     return os.fsync(file.fileno())
                 except HTTPError as error:
-                    retries = fresh if self.received > furthest else response.raw.retries
-                    retries = retries.increment("GET", self.download.address, error=error)
+                    retries = (fresh if self.received > furthest else response.raw.retries).increment(
+                        "GET", error=error
+                    )
             furthest = max(furthest, self.received)
             retries.sleep()
 
@@ -314,26 +313,33 @@ class _Transfer:
         begin = self.received if self.validator and self.received < (self.size or 0) else 0
         asked = {"Range": f"bytes={begin}-", "If-Range": self.validator} if begin else {}
         response = _request(method, self.download.address, retries, asked)
-        headers, status, published = response.headers, response.status_code, self.download.size
-        etag, length = headers.get("ETag", "W/"), headers.get("Content-Length", "")
-        # A weak ETag does not vouch for every byte.
-        validator = headers.get("Last-Modified", "") if etag.startswith("W/") else etag
-        rest = self.validator, f"bytes {begin}-{(self.size or 0) - 1}/{self.size}"
-        if begin and status == 206 and (validator, headers.get("Content-Range")) == rest:
+        size, validator = _version(response)
+        rest = f"bytes {begin}-{(self.size or 0) - 1}/{self.size}"
+        partial = begin and response.status_code == 206
+        if partial and (validator, response.headers.get("Content-Range")) == (self.validator, rest):
             return response
         self.received = 0
         # Some servers do not heed If-Range, some do not know HEAD, and some tell it no size.
-        if (begin and status == 206) or (method == "HEAD" and not (response.ok and length)):
+        if partial or (method == "HEAD" and not (response.ok and size is not None)):
             response.close()
             return self._ask("GET", retries)
-        _require(status == 200, f"HTTP status {status} {response.reason}")
-        _require("text/html" not in headers.get("Content-Type", ""), "a web page came in place of the file")
-        size = int(length) if length.isdecimal() else published
-        _require(published in (None, size), f"the server's file has {size} bytes in place of {published}")
-        told = size is not None or response.raw.chunked
-        _require(told, "the server tells no size, so that a broken file could not be told")
+        _require(response.status_code == 200, f"HTTP status {response.status_code} {response.reason}")
+        _require("text/html" not in response.headers.get("Content-Type", ""), "a web page came in place of the file")
+        size = self.download.size if size is None else size
+        known = size is not None or response.raw.chunked
+        _require(known, "the server tells no size, so that a broken file could not be told")
+        fits = self.download.size in (None, size)
+        _require(fits, f"the server's file has {size} bytes in place of {self.download.size}")
         self.size, self.validator = size, validator
         return response
+
+
+def _version(response: requests.Response) -> tuple[int | None, str]:
+    """Return the size of a response's body, and what a server can compare in If-Range, as far as they are told."""
+    etag, length = response.headers.get("ETag", "W/"), response.headers.get("Content-Length", "")
+    # A weak ETag does not vouch for every byte.
+    validator = response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
+    return int(length) if length.isdecimal() else None, validator
 
 
 def _patience(tries: int, stop: Event) -> Retry:
@@ -341,13 +347,15 @@ def _patience(tries: int, stop: Event) -> Retry:
 
     class Patience(Retry):
         def sleep(self, response: BaseHTTPResponse | None = None) -> None:
+            error = self.history[-1].error
+            if isinstance(error, SSLError) and isinstance(error.args[0], ssl.SSLCertVerificationError):
+                raise error
             seconds = WAITS[len(self.history) - 1]
             with suppress(InvalidHeader):
                 seconds = max(seconds, min(self.get_retry_after(response) or 0, 120)) if response else seconds
             _require(not stop.wait(seconds), "interrupted")
 
-    # What is neither of a connection nor of reading, such as a certificate that nobody vouches for, does not pass.
-    return Patience(tries, other=0, status_forcelist=_BUSY, raise_on_status=False)
+    return Patience(tries, status_forcelist=_BUSY, raise_on_status=False)
 
 
 def _request(method: str, address: str, retries: Retry, headers: dict[str, str]) -> requests.Response:
