@@ -207,10 +207,12 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _whole(transfers: "Sequence[_Transfer]") -> tuple[Download, ...]:
+    """Return the files that are there."""
     return tuple(transfer.download for transfer in transfers if transfer.whole)
 
 
 def _require_room(root: Path, wanted: "Sequence[_Transfer]") -> None:
+    """Raise InputError where a disk cannot hold what is still to come."""
     needed = sum(max(0, (transfer.size or 0) - transfer.received) for transfer in wanted)
     if needed > (free := shutil.disk_usage(root).free):
         room = f"its disk has {in_bytes(free)} free; make room or set screen.root to a folder on a larger disk"
@@ -302,9 +304,8 @@ class _Transfer:
                     file.flush()
                     return os.fsync(file.fileno())
                 except HTTPError as error:
-                    retries = (fresh if self.received > furthest else response.raw.retries).increment(
-                        "GET", error=error
-                    )
+                    last = fresh if self.received > furthest else response.raw.retries
+                    retries = last.increment("GET", error=error)
             furthest = max(furthest, self.received)
             retries.sleep()
 
@@ -325,11 +326,11 @@ class _Transfer:
             return self._ask("GET", retries)
         _require(response.status_code == 200, f"HTTP status {response.status_code} {response.reason}")
         _require("text/html" not in response.headers.get("Content-Type", ""), "a web page came in place of the file")
-        size = self.download.size if size is None else size
-        known = size is not None or response.raw.chunked
-        _require(known, "the server tells no size, so that a broken file could not be told")
-        fits = self.download.size in (None, size)
-        _require(fits, f"the server's file has {size} bytes in place of {self.download.size}")
+        published = self.download.size
+        size = published if size is None else size
+        _require(published in (None, size), f"the server's file has {size} bytes in place of {published}")
+        ends = size is not None or response.raw.chunked
+        _require(ends, "the server tells no size, so that a broken file could not be told")
         self.size, self.validator = size, validator
         return response
 
@@ -349,7 +350,7 @@ def _patience(tries: int, stop: Event) -> Retry:
         def sleep(self, response: BaseHTTPResponse | None = None) -> None:
             error = self.history[-1].error
             if isinstance(error, SSLError) and isinstance(error.args[0], ssl.SSLCertVerificationError):
-                raise error
+                raise error  # asking again does not help
             seconds = WAITS[len(self.history) - 1]
             with suppress(InvalidHeader):
                 seconds = max(seconds, min(self.get_retry_after(response) or 0, 120)) if response else seconds
