@@ -314,33 +314,27 @@ class _Transfer:
         begin = self.received if self.validator and self.received < (self.size or 0) else 0
         asked = {"Range": f"bytes={begin}-", "If-Range": self.validator} if begin else {}
         response = _request(method, self.download.address, retries, asked)
-        size, validator = _version(response)
+        headers, status = response.headers, response.status_code
+        etag, length, published = headers.get("ETag", "W/"), headers.get("Content-Length", ""), self.download.size
+        validator = headers.get("Last-Modified", "") if etag.startswith("W/") else etag  # a weak one vouches for less
+        size = int(length) if length.isdecimal() else published
         rest = f"bytes {begin}-{(self.size or 0) - 1}/{self.size}"
-        partial = begin and response.status_code == 206
-        if partial and (validator, response.headers.get("Content-Range")) == (self.validator, rest):
+        partial = begin and status == 206
+        if partial and (validator, headers.get("Content-Range")) == (self.validator, rest):
             return response
         self.received = 0
         # Some servers do not heed If-Range, some do not know HEAD, and some tell it no size.
-        if partial or (method == "HEAD" and not (response.ok and size is not None)):
+        untold = status in (403, 405, 501) or (response.ok and size is None)
+        if partial or (method == "HEAD" and untold):
             response.close()
             return self._ask("GET", retries)
-        _require(response.status_code == 200, f"HTTP status {response.status_code} {response.reason}")
-        _require("text/html" not in response.headers.get("Content-Type", ""), "a web page came in place of the file")
-        published = self.download.size
-        size = published if size is None else size
+        _require(status == 200, f"HTTP status {status} {response.reason}")
+        _require("text/html" not in headers.get("Content-Type", ""), "a web page came in place of the file")
         _require(published in (None, size), f"the server's file has {size} bytes in place of {published}")
         ends = size is not None or response.raw.chunked
         _require(ends, "the server tells no size, so that a broken file could not be told")
         self.size, self.validator = size, validator
         return response
-
-
-def _version(response: requests.Response) -> tuple[int | None, str]:
-    """Return the size of a response's body, and what a server can compare in If-Range, as far as they are told."""
-    etag, length = response.headers.get("ETag", "W/"), response.headers.get("Content-Length", "")
-    # A weak ETag does not vouch for every byte.
-    validator = response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
-    return int(length) if length.isdecimal() else None, validator
 
 
 def _patience(tries: int, stop: Event) -> Retry:
