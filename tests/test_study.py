@@ -148,6 +148,20 @@ def test_labels_of_few_compounds_are_named_as_not_scored(tmp_path: Path, below: 
     )
 
 
+def test_control_that_is_a_class_is_held_out_learnt_and_made_into_tiles_with_a_warning(tmp_path: Path) -> None:
+    rows = screen_files.table_rows((("wortmannin", "positive"),), wells=3, controls=3)
+    rows["moa"] = rows["moa"].replace("", "negative")
+    screen = {"control_is_class": True}
+    study = Study.open(
+        sweep_file.check(screen_files.table_sweep(tmp_path, rows, screen=screen, folds={"hold_out": "Well"}), "t.yaml")
+    )
+    study.require_sound()
+    assert "a control that is held out is part of what its plate is normalised by" in study.warnings[0]
+    assert len(study.trained_folds) == len(study.screen.labelled) == 6
+    trial_data = study.trial_data(study.prepare(lambda done, total: None))
+    assert trial_data.table[LABEL].value_counts().to_dict() == {"positive": 3, "negative": 3}
+
+
 def test_too_few_labels_of_enough_compounds_are_an_error(make_sweep: Callable[..., Sweep]) -> None:
     study = Study.open(make_sweep(folds={"min_compounds": 3}))
     assert any(

@@ -34,9 +34,8 @@ from moa_ray.screens.left_out import NO_LABEL, count_left_out, join_left_out
 from moa_ray.screens.names import check_names, merge_names, one_name
 from moa_ray.screens.reading import listing
 from moa_ray.screens.screen import Problem, Screen, numbers, well_names
-from moa_ray.screens.selection import is_word
 from moa_ray.screens.table_file import read_table
-from moa_ray.screens.text_cells import clean_cells
+from moa_ray.screens.text_cells import clean_cells, is_word
 
 CHANNELS = ("Actin", "Tubulin", "DAPI")
 CONTROL_COMPOUND = "DMSO"

@@ -4,11 +4,10 @@ import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from moa_ray.common.errors import InputError
-from moa_ray.common.schema import COMPOUND, WELL
+from moa_ray.common.schema import COMPOUND, LABEL, WELL
 from moa_ray.common.spelling import shown, spelling_key
 from moa_ray.config.screen_rows import AliasNames, Condition, ControlRows, Value
 from moa_ray.screens.names import one_name
@@ -64,7 +63,9 @@ class Columns:
         return clean_column(self.table[name])
 
 
-def chosen_rows(columns: Columns, where: Mapping[str, Condition]) -> tuple[pd.Series, list[Problem]]:
+def chosen_rows(
+    columns: Columns, where: Mapping[str, Condition], aliases: AliasNames | None = None
+) -> tuple[pd.Series, list[Problem]]:
     """Tell which rows ``screen.where`` leaves out.
 
     Parameters
@@ -73,6 +74,8 @@ def chosen_rows(columns: Columns, where: Mapping[str, Condition]) -> tuple[pd.Se
         The rows of the table.
     where : mapping of Condition
         By column; a row is kept where all hold.
+    aliases : mapping or "distinct", optional
+        Compounds and labels that go by another name in `columns`.
 
     Returns
     -------
@@ -90,7 +93,7 @@ def chosen_rows(columns: Columns, where: Mapping[str, Condition]) -> tuple[pd.Se
     problems: list[Problem] = []
     for name, condition in where.items():
         place = f"screen.where.{name}"
-        is_chosen, absent = _matching(columns.of(name, place), condition, name == WELL, place)
+        is_chosen, absent = _matching(columns.of(name, place), _merged(name, condition, aliases), name == WELL, place)
         problems += absent
         reasons = reasons.mask(reasons.isna() & ~is_chosen, f"screen.where: {_written(name, condition)}")
     return reasons, problems
@@ -129,18 +132,26 @@ def control_rows(
     conditions = control
     if not isinstance(conditions, dict):
         names = (conditions,) if isinstance(conditions, str) else conditions
-        conditions = {COMPOUND: Condition(tuple(one_name(name, aliases) for name in names))}
+        conditions = {COMPOUND: Condition(names)}
     problems: list[Problem] = []
     for name, condition in conditions.items():
         place = "screen.control" if name == COMPOUND else f"screen.control.{name}"
         column = columns.of(name, place)
-        matching, absent = _matching(column, condition, name == WELL, place)
+        matching, absent = _matching(column, _merged(name, condition, aliases), name == WELL, place)
         is_control &= matching
         problems += absent or _misspelt(column[kept], condition, place)
     if not problems and not (is_control & kept).any():
         rows = "no row is a control" if not is_control.any() else "screen.where keeps no row that is a control"
         problems.append(Problem("error", f"screen.control: {rows}; look at their values, or leave out the key"))
     return is_control & kept, problems
+
+
+def _merged(name: str, condition: Condition, aliases: AliasNames | None) -> Condition:
+    """Name the values of a condition as the rows do, where `merge_names` gave them other names."""
+    if name not in (COMPOUND, LABEL):
+        return condition
+    values = (one_name(value, aliases) if isinstance(value, str) else value for value in condition.values)
+    return Condition(tuple(dict.fromkeys(values)), condition.is_negated)
 
 
 def _matching(column: pd.Series, condition: Condition, is_well: bool, place: str) -> tuple[pd.Series, list[Problem]]:
@@ -199,26 +210,6 @@ def _text(value: Value) -> str:
 def _written(name: str, condition: Condition) -> str:
     values = ", ".join("null" if value is None else str(value) for value in condition.values)
     return f"{name}: {{not: [{values}]}}" if condition.is_negated else f"{name}: [{values}]"
-
-
-def is_word(column: pd.Series, words: Collection[str]) -> pd.Series:
-    """Tell which cells hold one of some words, whatever its case.
-
-    Parameters
-    ----------
-    column : Series of str
-        Clean text.
-    words : collection of str
-        As the sweep file has them.
-
-    Returns
-    -------
-    Series of bool
-        False where the cell is missing.
-    """
-    folded = {word.strip().casefold() for word in words}
-    among = {text: text.casefold() in folded for text in column.dropna().unique()}
-    return pd.Series(np.array([among.get(text, False) for text in column], dtype=bool), index=column.index)
 
 
 def check_control_classes(labels: pd.Series) -> list[Problem]:

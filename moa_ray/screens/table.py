@@ -31,9 +31,9 @@ from moa_ray.screens.image_columns import Source, image_locations, path_columns_
 from moa_ray.screens.left_out import NO_LABEL, count_left_out
 from moa_ray.screens.names import check_aliases, check_names, merge_names
 from moa_ray.screens.screen import Problem, Screen, well_names
-from moa_ray.screens.selection import Columns, check_control_classes, chosen_rows, control_rows, is_word
+from moa_ray.screens.selection import Columns, check_control_classes, chosen_rows, control_rows
 from moa_ray.screens.table_file import read_table
-from moa_ray.screens.text_cells import clean_cells
+from moa_ray.screens.text_cells import clean_cells, is_word
 
 _NAMELESS_CONTROL = "control"
 _REQUIRED = (PLATE, WELL, COMPOUND, LABEL)
@@ -128,7 +128,7 @@ def _choose(
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[Problem]]:
     """Keep the rows that are asked for and have a label or are controls; count the others."""
     columns = Columns(rows, table)
-    reasons, problems = chosen_rows(columns, settings.where)
+    reasons, problems = chosen_rows(columns, settings.where, settings.aliases)
     is_control, wrong = control_rows(columns, settings.control, settings.aliases, reasons.isna())
     problems += wrong
     labels = rows[LABEL]

@@ -9,6 +9,8 @@ import csv
 import gzip
 import io
 import lzma
+import zipfile
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -34,7 +36,7 @@ def read_table(path: Path, separator: str | None = None, encoding: str | None = 
     Parameters
     ----------
     path : Path
-        A parquet file, or text with a separator, as it is or in gzip, bzip2 or xz.
+        A parquet file, or text with a separator, as it is or in gzip, bzip2, xz or alone in a zip archive.
     separator : str, optional
         The character between cells; by default comma, tab or semicolon, whichever the file has.
     encoding : str, optional
@@ -55,16 +57,26 @@ def read_table(path: Path, separator: str | None = None, encoding: str | None = 
     try:
         content = path.read_bytes()
         content = next((unpack(content) for mark, unpack in _UNPACKED.items() if content.startswith(mark)), content)
+        if path.suffix == ".zip":
+            content = _only_member(content)
         if path.suffix == ".parquet" or content.startswith(_PARQUET):
             table = pd.read_parquet(io.BytesIO(content)).rename(columns=lambda name: clean_text(str(name)))
             return table.set_axis(range(2, len(table) + 2))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; screen.fields is relative to screen.root") from None
-    except (ValueError, OSError, EOFError, lzma.LZMAError) as error:
+    except (ValueError, OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no table of fields: {error}") from None
     if content.startswith(_SHEETS):
         raise InputError(f"{path}: a spreadsheet or archive, no text; save the sheet as CSV and name that file")
     return _text_table(_decoded(content, encoding, path), separator, path)
+
+
+def _only_member(content: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = archive.namelist()
+        if len(names) != 1:
+            raise ValueError(f"the archive holds {len(names)} files; unpack it and name the one that is the table")
+        return archive.read(names[0])
 
 
 def _decoded(content: bytes, encoding: str | None, path: Path) -> str:

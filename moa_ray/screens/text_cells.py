@@ -1,7 +1,8 @@
 """The cells of a table as text: the one place where they are cleaned, for every screen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+import numpy as np
 import pandas as pd
 
 from moa_ray.common.spelling import clean_text
@@ -42,3 +43,23 @@ def clean_column(column: pd.Series, clean: Callable[[str], str] = clean_text) ->
     texts = wide.astype("str").astype("object").where(column.notna(), None)
     cleaned = {text: clean(text) or None for text in texts.dropna().unique()}
     return pd.Series([cleaned.get(text) for text in texts], index=column.index, name=column.name, dtype="str")
+
+
+def is_word(column: pd.Series, words: Collection[str]) -> pd.Series:
+    """Tell which cells hold one of some words, whatever its case.
+
+    Parameters
+    ----------
+    column : Series of str
+        Clean text.
+    words : collection of str
+        As the sweep file has them.
+
+    Returns
+    -------
+    Series of bool
+        False where the cell is missing.
+    """
+    folded = {word.strip().casefold() for word in words}
+    among = {text: text.casefold() in folded for text in column.dropna().unique()}
+    return pd.Series(np.array([among.get(text, False) for text in column], dtype=bool), index=column.index)

@@ -8,7 +8,7 @@ import pytest
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import COMPOUND, FIELD, LABEL, WELL
 from moa_ray.config.screen_rows import read_condition
-from moa_ray.screens.selection import Columns, check_control_classes, chosen_rows, control_rows, is_word
+from moa_ray.screens.selection import Columns, check_control_classes, chosen_rows, control_rows
 
 TABLE = pd.DataFrame(
     {
@@ -113,9 +113,11 @@ def test_control_goes_by_the_name_that_its_alias_stands_for() -> None:
     assert controls("vehicle", {"DMSO": ("vehicle",)}) == ([2], [])
 
 
-def test_words_for_missing_are_told_whatever_their_case() -> None:
-    column = pd.Series(["NA", "na", "nanog", None, "-", "N/A"], dtype="str")
-    assert is_word(column, ["NA", "n/a", "-"]).tolist() == [True, True, False, False, True, True]
+def test_condition_goes_by_the_name_that_an_alias_stands_for_too() -> None:
+    aliases = {"DMSO": ("vehicle",), "A": ("alpha",)}
+    assert controls({COMPOUND: read_condition(["vehicle"])}, aliases) == ([2], [])
+    reasons, problems = chosen_rows(COLUMNS, {LABEL: read_condition({"not": ["alpha", "A"]})}, aliases)
+    assert (reasons.index[reasons.notna()].tolist(), problems) == ([5], [])
 
 
 def test_controls_that_are_a_class_are_told_of() -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from screen_files import archive
 
 from moa_ray.common.errors import InputError
 from moa_ray.screens.table_file import read_table
@@ -43,6 +44,22 @@ def test_packed_tables_are_unpacked_whatever_they_are_called(tmp_path: Path, pac
     path = tmp_path / "fields.csv.packed"
     path.write_bytes(pack(written(path).encode()))
     assert read_table(path)["compound"].tolist() == ["c0", "NA", "Lösung, 5 µM"]
+
+
+def test_zip_archive_of_one_file_is_unpacked_and_of_two_is_not(tmp_path: Path) -> None:
+    written(tmp_path / "map.csv")
+    archive(tmp_path / "map.zip", **{"map.csv": tmp_path / "map.csv"})
+    assert read_table(tmp_path / "map.zip")["well"].tolist() == ["A01", "A02", "A03"]
+    archive(tmp_path / "two.zip", **{"a.csv": tmp_path / "map.csv", "b.csv": tmp_path / "map.csv"})
+    with pytest.raises(InputError, match=r"two\.zip: no table of fields: the archive holds 2 files; unpack it"):
+        read_table(tmp_path / "two.zip")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_packed_table_that_is_cut_short_is_named(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "map.csv.gz").write_bytes(pack(b"well,moa\n" * 100)[:-12])
+    with pytest.raises(InputError, match=r"map\.csv\.gz: no table of fields"):
+        read_table(tmp_path / "map.csv.gz")
 
 
 def test_latin_1_is_asked_for_by_row_and_read_where_it_is_said(tmp_path: Path) -> None:
