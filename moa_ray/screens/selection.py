@@ -229,7 +229,5 @@ def check_control_classes(labels: pd.Series) -> list[Problem]:
         return [Problem("error", "screen.control_is_class: no control has a label; give it one, or leave out the key")]
     names = ", ".join(sorted(labels.unique()))
     fields = f"{len(labels)} control fields carry a label too ({names}) and are learnt and scored like treatments"
-    meaning = (
-        "where plates are normalised by their controls, such fields were measured for it before they are predicted"
-    )
-    return [Problem("warning", f"{fields}; {meaning}, so that their accuracy may be too high")]
+    meaning = "where plates are normalised by their controls, a control that is held out is part of what its plate is"
+    return [Problem("warning", f"{fields}; {meaning} normalised by, so that the accuracy of its label may be too high")]
