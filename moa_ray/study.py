@@ -28,6 +28,7 @@ from moa_ray.screens.screen import Problem, Screen
 from moa_ray.search.fold_order import search_order
 from moa_ray.tiles import build, dropped, fingerprint, workers
 from moa_ray.tiles.features import FrozenFeatures
+from moa_ray.tiles.groups import check_normalise
 from moa_ray.tiles.scored import scored_treatments
 from moa_ray.tiles.store import TileStore
 
@@ -87,6 +88,7 @@ class Study:
             screen = replace(screen, fields=held_out.reset_index(drop=True))
         folds = make_folds(screen.labelled, settings.hold_out, rare)
         problems += check_hold_out(held_out, folds[0].column) if folds else []
+        problems += check_normalise(screen, sweep.images.normalise)
         return cls(sweep, screen, tuple(folds), tuple(problems), treatments)
 
     @property

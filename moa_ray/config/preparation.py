@@ -2,11 +2,33 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
 
+from moa_ray.config.messages import nearest
 from moa_ray.config.numbers import SECTION, Count, Probability
+
+_GROUPS = ("plate", "week", "screen", "none")
+_COLUMN = "Metadata_"  # with which the names of a screen's columns begin
+
+
+def _group(written: Any) -> str:
+    """Check the name of what fields are normalised by."""
+    if isinstance(written, str) and (written in _GROUPS or written.startswith(_COLUMN)):
+        return written
+    reads = "; YAML reads yes, no, on and off as true and false: put quotes around a word"
+    hint = reads if isinstance(written, bool) else nearest(str(written), _GROUPS)
+    raise ValueError(f"must be 'plate', 'week', 'screen', 'none' or a column 'Metadata_...', but got {written!r}{hint}")
+
+
+_Group = Annotated[
+    str,
+    BeforeValidator(_group),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(_GROUPS), "type": "string"}, {"type": "string", "pattern": f"^{_COLUMN}."}]}
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -15,13 +37,25 @@ class Normalise:
 
     __pydantic_config__: ClassVar[ConfigDict] = SECTION
 
-    by: Literal["plate", "week", "screen", "none"] = "plate"
-    """The group whose control fields are taken; `none` does not normalise."""
+    by: _Group = "plate"
+    """The group whose fields are taken: of a plate, a week, the screen, or all that share a value of any `Metadata_`
+    column, such as `Metadata_Batch`; `none` does not normalise."""
     min_control_fields: Count = 4
-    """The fewest control fields that mean and standard deviation are taken from. A plate with fewer takes its week's,
-    then the screen's."""
+    """The fewest fields that are measured for a group. A plate with fewer takes its week's, then the screen's; a value
+    of a column takes the screen's."""
+    of: Literal["controls", "all"] = "controls"
+    """Which fields of the group are measured: the controls, or all, labelled ones and controls."""
+    statistic: Literal["mean_std", "median_mad"] = "mean_std"
+    """Mean and standard deviation, or median and 1.4826 times the median absolute deviation, which a few bright
+    pixels do not move."""
+
+    @property
+    def column(self) -> str | None:
+        """The column of the screen whose values make the groups, where one is named."""
+        return self.by if self.by.startswith(_COLUMN) else None
 
     def __post_init__(self) -> None:
+        _group(self.by)
         if self.min_control_fields < 1:
             raise ValueError(f"min_control_fields must be at least 1, but got {self.min_control_fields}")
 
@@ -42,7 +76,7 @@ class Preparation:
     """Whether to stabilise the variance of photon noise first, by Anscombe's transform; it takes no negative
     pixels."""
     normalise: Normalise = field(default_factory=Normalise)
-    """How the controls normalise a field."""
+    """How a field is normalised, by the controls or by all fields."""
     range_over: Literal["field", "tile"] = "field"
     """Whether the linear map to 0..255 takes its range from the whole field or from each tile."""
     rows: Count = 2

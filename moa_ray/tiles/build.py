@@ -24,9 +24,10 @@ from moa_ray.config.preparation import Preparation
 from moa_ray.screens.reading import read_field
 from moa_ray.screens.screen import Screen
 from moa_ray.tiles import dropped
-from moa_ray.tiles.controls import control_moments, curves, fallbacks, used_controls
+from moa_ray.tiles.controls import curves, measure
 from moa_ray.tiles.cropping import FieldTiles, field_tiles
 from moa_ray.tiles.fingerprint import digest, shaping_facts
+from moa_ray.tiles.groups import fallbacks, measured_fields, units
 from moa_ray.tiles.intensities import Curve, settle_process
 from moa_ray.tiles.pixels import fit_pixels
 from moa_ray.tiles.store import TileStore
@@ -141,20 +142,20 @@ def _make(
     parts = store / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     preparation = to_tiles.preparation
-    counter = FieldCounter(len(used_controls(screen, preparation)) + len(screen.labelled), progress)
-    moments, errors = control_moments(screen, preparation, parts, executor, counter)
+    counter = FieldCounter(len(measured_fields(screen, preparation)) + len(screen.labelled), progress)
+    measured, errors = measure(screen, preparation, parts, executor, counter)
     if errors:  # all that is wrong is told at once: also of the fields that cannot be normalised without these
         locations = screen.labelled.sort_values(FIELD_KEY)[screen.path_columns].to_numpy().tolist()
         with closing(executor.map(_Read(to_tiles.root, to_tiles.planes, preparation), locations)) as results:
             errors += [result for result in counter.counted(results) if isinstance(result, InputError)]
         raise unreadable(errors)
-    of_plate = curves(screen, preparation, moments)
+    of_unit = curves(screen, preparation, measured)
     with StoreWriter(store, to_tiles.sizes) as writer:
         finished = screen.labelled[PLATE].isin(writer.plates)
         counter.add(int(finished.sum()))
         fields = screen.labelled[~finished].sort_values(FIELD_KEY)
-        places = zip(fields[PLATE], fields[screen.path_columns].to_numpy().tolist(), strict=True)
-        with closing(executor.map(to_tiles, ((paths, of_plate[plate]) for plate, paths in places))) as results:
+        places = zip(units(fields, preparation.normalise), fields[screen.path_columns].to_numpy().tolist(), strict=True)
+        with closing(executor.map(to_tiles, ((paths, of_unit[unit]) for unit, paths in places))) as results:
             for plate, rows in fields.groupby(PLATE):
                 errors += writer.add_plate(str(plate), rows, counter.counted(results))
     if errors:

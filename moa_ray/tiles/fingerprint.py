@@ -18,9 +18,13 @@ import pandas as pd
 from moa_ray.common.schema import FIELD_KEY, WEEK
 from moa_ray.config.preparation import Preparation
 from moa_ray.screens.screen import Screen
-from moa_ray.tiles.controls import used_controls
+from moa_ray.tiles.groups import measured_fields
 
 _VERSION = 2  # raise it when the same settings give other tiles than before
+
+_MISSING = "\1"  # in place of a value that is missing; it is no text of a table
+# Defaults of the settings of `Normalise` that came later.
+_NEWER = {"of": "controls", "statistic": "mean_std"}
 
 
 def fingerprint(screen: Screen, preparation: Preparation, sizes: Collection[int]) -> str:
@@ -76,25 +80,32 @@ def shaping_facts(screen: Screen, preparation: Preparation, sizes: Collection[in
     dict
         Settings in full; a digest stands for the fields and their files.
     """
-    columns = [*FIELD_KEY, *([WEEK] if WEEK in screen.fields else []), *screen.path_columns]
+    by = [name for name in (WEEK, preparation.normalise.column) if name in screen.fields]
+    columns = list(dict.fromkeys([*FIELD_KEY, *by, *screen.path_columns]))
     rows = pd.concat(
-        [screen.labelled.assign(role="labelled"), used_controls(screen, preparation).assign(role="control")]
+        [screen.labelled.assign(role="labelled"), measured_fields(screen, preparation).assign(role="control")]
     )
     fields = hashlib.sha256()
-    for row in sorted(rows[["role", *columns]].astype(str).itertuples(index=False, name=None)):
+    for row in sorted(rows[["role", *columns]].astype(str).fillna(_MISSING).itertuples(index=False, name=None)):
         fields.update("\0".join(row).encode() + b"\n")
     for line in _file_versions(screen.root, sorted(set(rows[screen.path_columns].to_numpy().ravel()))):
         fields.update(line.encode() + b"\n")
     return {
         "version": _VERSION,
-        # What is null is left out: stores made before there was such a setting stay known.
-        "preparation": {name: value for name, value in asdict(preparation).items() if value is not None},
+        "preparation": _settings(preparation),
         "sizes": sorted(set(sizes)),
         "channels": list(screen.channels),
         # Only where a file holds more than one: stores made before planes could be chosen stay known.
         **({"planes": [plane and asdict(plane) for plane in screen.used_planes]} if any(screen.used_planes) else {}),
         "files": fields.hexdigest(),
     }
+
+
+def _settings(preparation: Preparation) -> dict[str, Any]:
+    """Return the settings without those that say nothing: stores made before there were such settings stay known."""
+    plain = {name: value for name, value in asdict(preparation).items() if value is not None}
+    plain["normalise"] = {name: value for name, value in plain["normalise"].items() if _NEWER.get(name) != value}
+    return plain
 
 
 def _file_versions(root: Path, locations: Iterable[str]) -> Iterator[str]:

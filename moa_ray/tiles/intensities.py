@@ -63,7 +63,8 @@ class Curve:
     anscombe : bool
         Whether the variance is stabilised first.
     mean, std : float or None
-        Of the controls, after that transform; None where nothing is normalised.
+        Centre and scale of the fields that it is normalised by, after that transform: mean and standard deviation, or
+        what stands for them; None where nothing is normalised.
     """
 
     anscombe: bool
@@ -98,92 +99,19 @@ def _all_levels(curve: Curve) -> NDArray[np.float32]:
     return curve(np.arange(1 << 16, dtype=np.uint16))
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean and sum of squared deviations of each channel's pixels, which can be added up field by field.
+def has_levels(plane: Array) -> bool:
+    """Tell whether the pixels of a channel go through a table of their grey levels.
 
-    Attributes
+    Parameters
     ----------
-    count : int
-        Pixels of each channel.
-    mean, m2 : array of float64, shape (channels,)
-        Mean, and sum of squared deviations from it.
+    plane : array
+        Raw grey levels.
 
-    References
-    ----------
-    Chan, Golub and LeVeque 1983, algorithms for computing the sample variance: updating formulae.
+    Returns
+    -------
+    bool
+        Whether they are unsigned whole numbers of 8 or 16 bits.
     """
-
-    count: int
-    mean: NDArray[np.float64]
-    m2: NDArray[np.float64]
-
-    @classmethod
-    def zero(cls, channels: int) -> "Moments":
-        """Return the moments of zero pixels, the additive identity.
-
-        Parameters
-        ----------
-        channels : int
-            How many channels.
-
-        Returns
-        -------
-        Moments
-            Of count 0.
-        """
-        return cls(0, np.zeros(channels), np.zeros(channels))
-
-    @classmethod
-    def of(cls, planes: Sequence[Array], curve: Curve) -> "Moments":
-        """Measure one field after a curve.
-
-        Parameters
-        ----------
-        planes : sequence of array, each of shape (height, width)
-            The channels.
-        curve : Curve
-            The transform of all channels, before any normalisation.
-
-        Returns
-        -------
-        Moments
-            Of all pixels of the field.
-        """
-        counted = [_values_and_counts(plane, curve) for plane in planes]
-        means = [float(np.average(values, weights=counts)) for values, counts in counted]
-        # Squares of deviations, not of values: float32 keeps its precision.
-        m2 = [float(counts @ np.square(values - mean)) for (values, counts), mean in zip(counted, means, strict=True)]
-        return cls(planes[0].size, np.array(means), np.array(m2))
-
-    def __add__(self, other: "Moments") -> "Moments":
-        count = self.count + other.count
-        if not count:
-            return self
-        delta = other.mean - self.mean
-        mean = self.mean + delta * (other.count / count)
-        return Moments(count, mean, self.m2 + other.m2 + delta**2 * (self.count * other.count / count))
-
-    @property
-    def std(self) -> NDArray[np.float64]:
-        """Population standard deviation of each channel."""
-        return np.sqrt(self.m2 / max(self.count, 1))
-
-
-def _values_and_counts(plane: Array, curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the values of a plane after a curve, and how often each occurs."""
-    if not _has_levels(plane):
-        values = curve(plane).ravel().astype(np.float64)
-        return values, np.ones(len(values))
-    lowest, highest = int(plane.min()), int(plane.max())
-    if plane.size < 1 << 24:  # up to which the float32 that OpenCV counts in is exact
-        counts = cv2.calcHist([plane], [0], None, [highest + 1], [0, highest + 1]).ravel()[lowest:]
-    else:
-        counts = np.bincount(plane.ravel())[lowest:]
-    return curve.of_levels(lowest, highest).astype(np.float64), counts.astype(np.float64)
-
-
-def _has_levels(plane: Array) -> bool:
     return plane.dtype in (np.uint8, np.uint16)
 
 
@@ -252,7 +180,7 @@ def maps_to_8bit(planes: Sequence[Array], curves: Sequence[Curve]) -> list[Level
         return [_write_zeros] * len(planes)
     maps: list[LevelMap] = []
     for plane, curve, (first, last) in zip(planes, curves, levels, strict=True):
-        if _has_levels(plane):
+        if has_levels(plane):
             table = np.zeros(np.iinfo(plane.dtype).max + 1, dtype=np.uint16)
             table[first : int(last) + 1] = _linear(curve.of_levels(int(first), int(last)), low, high)
             maps.append(partial(_look_up, table))

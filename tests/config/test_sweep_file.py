@@ -76,7 +76,10 @@ def test_written_out_sweep_gives_the_same_recipes_with_every_default() -> None:
         "noise": 0.5,
         "noise_variance": 50.0,
     }
-    assert written["images"]["normalise"] == {"by": "plate", "min_control_fields": 4}
+    assert written["images"]["normalise"] == {
+        **{"by": "plate", "min_control_fields": 4},
+        **{"of": "controls", "statistic": "mean_std"},
+    }
 
 
 def test_augmentation_by_backbone_is_written_out_as_it_was_given() -> None:
@@ -121,8 +124,13 @@ def test_override_makes_sections_and_replaces_values() -> None:
         ),
         (
             "images.normalise.by=no",
-            "images.normalise.by: must be 'plate', 'week', 'screen' or 'none', but got "
+            "images.normalise.by: must be 'plate', 'week', 'screen', 'none' or a column 'Metadata_...', but got "
             "False; YAML reads yes, no, on and off as true and false: put quotes around a word",
+        ),
+        (
+            "images.normalise.by=plat",
+            "images.normalise.by: must be 'plate', 'week', 'screen', 'none' or a column 'Metadata_...', but got "
+            "'plat'; did you mean 'plate'?",
         ),
         (
             "recipe.dropout=[0, 0.5]",

@@ -21,6 +21,9 @@ from moa_ray.tiles.fingerprint import fingerprint
         Preparation(offset=100),
         Preparation(normalise=Normalise(by="week")),
         Preparation(normalise=Normalise(min_control_fields=5)),
+        Preparation(normalise=Normalise(by="Metadata_Cells")),
+        Preparation(normalise=Normalise(of="all")),
+        Preparation(normalise=Normalise(statistic="median_mad")),
         Preparation(range_over="tile"),
         Preparation(rows=1),
         Preparation(columns=1),
@@ -42,6 +45,7 @@ def test_store_of_a_field_that_is_not_resized_is_known_as_before_there_was_such_
     assert facts["preparation"].keys() == {
         *("anscombe", "normalise", "range_over", "rows", "columns", "empty_above", "empty_share")
     }
+    assert facts["preparation"]["normalise"] == {"by": "plate", "min_control_fields": 4}
 
 
 def _first(screen: Screen, column: str, value: str) -> Screen:
@@ -63,6 +67,14 @@ def test_keys_sizes_channels_and_weeks_change_the_fingerprint(screen: Screen) ->
     marks = [fingerprint(variant, Preparation(), [32]) for variant in (screen, *changed)]
     marks += [fingerprint(screen, Preparation(), sizes) for sizes in ([16], [16, 32])]
     assert len(set(marks)) == len(marks)
+
+
+def test_values_of_the_column_that_is_normalised_by_change_the_fingerprint(screen: Screen) -> None:
+    batched = replace(screen, fields=screen.fields.assign(Metadata_Batch="b1"))
+    by_batch = Preparation(normalise=Normalise(by="Metadata_Batch"))
+    changed = _first(batched, "Metadata_Batch", "b2")
+    assert fingerprint(changed, by_batch, [32]) != fingerprint(batched, by_batch, [32])
+    assert fingerprint(changed, Preparation(), [32]) == fingerprint(screen, Preparation(), [32])
 
 
 def test_labels_and_order_leave_the_fingerprint_unchanged(screen: Screen) -> None:

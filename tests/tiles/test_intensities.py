@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_ray.tiles.intensities import Curve, Moments, anscombe, to_8bit
+from moa_ray.tiles.intensities import Curve, anscombe, to_8bit
+from moa_ray.tiles.moments import Moments
 
 
 def test_anscombe_is_twice_the_root_of_the_count_and_three_eighths() -> None:
