@@ -22,6 +22,7 @@ from moa_ray.screens import bucket_cache, example_fields
 from moa_ray.screens.checks import check_hold_out
 from moa_ray.screens.downloads import Progress
 from moa_ray.screens.folds import Fold, make_folds, unscored
+from moa_ray.screens.names import check_groups
 from moa_ray.screens.opening import open_screen
 from moa_ray.screens.rare_labels import check_rare_labels, rare_labels, rare_treatments
 from moa_ray.screens.screen import Problem, Screen
@@ -88,6 +89,7 @@ class Study:
             screen = replace(screen, fields=held_out.reset_index(drop=True))
         folds = make_folds(screen.labelled, settings.hold_out, rare)
         problems += check_hold_out(held_out, folds[0].column) if folds else []
+        problems += check_groups(held_out, [folds[0].column, *folds[0].also]) if folds else []
         problems += check_normalise(screen, sweep.images.normalise)
         return cls(sweep, screen, tuple(folds), tuple(problems), treatments)
 

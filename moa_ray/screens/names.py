@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from moa_ray.common.schema import COMPOUND, LABEL
 from moa_ray.common.spelling import shown, spelled_alike
 from moa_ray.config.screen_rows import AliasNames
 from moa_ray.screens.screen import Problem, problem
@@ -86,6 +87,36 @@ def check_names(names: pd.Series, used: pd.Series, aliases: AliasNames | None, n
     groups.sort(key=lambda group: group[0])
     rule = f"{noun} are spelled in several ways; {_advice(groups[0])}"
     return [problem("error", rule, [_counted(group, counts) for group in groups])]
+
+
+def check_groups(fields: pd.DataFrame, columns: Sequence[str]) -> list[Problem]:
+    """Find held-out groups that differ by case, blanks, hyphens or Unicode form alone.
+
+    Parameters
+    ----------
+    fields : DataFrame, one row per field
+        As `Screen.fields`.
+    columns : sequence of str
+        The metadata columns that are held out; compounds and labels are checked by `check_names`.
+
+    Returns
+    -------
+    list of Problem
+        Warnings, at most one a column: a batch 1-1 may well be another than batch 11.
+    """
+    problems = []
+    for column in columns:
+        if column in (COMPOUND, LABEL):
+            continue
+        counts = fields[column].astype("str").value_counts()
+        groups = spelled_alike(sorted(counts.index))
+        if groups:
+            rule = (
+                f"groups of {column} are spelled in several ways; a fold that holds out one learns from the other, so "
+            )
+            names = [_counted(group, counts) for group in groups]
+            problems.append(problem("warning", f"{rule}mend the table where they are one", names))
+    return problems
 
 
 def check_aliases(names: Sequence[pd.Series], aliases: AliasNames | None) -> list[Problem]:

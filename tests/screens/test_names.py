@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from moa_ray.common.schema import CELL_LINE, COMPOUND
 from moa_ray.config.screen_rows import AliasNames
-from moa_ray.screens.names import check_aliases, check_names, merge_names, one_name
+from moa_ray.screens.names import check_aliases, check_groups, check_names, merge_names, one_name
 
 NAMES = pd.Series(["Taxol", "taxol", "Taxol", "paclitaxel", "C-1", "C1", None, "x"], dtype="str")
 ALL = pd.Series(True, index=NAMES.index)
@@ -65,3 +66,11 @@ def test_merged_names_are_those_of_a_loop() -> None:
 def test_alias_that_no_row_has_is_a_warning() -> None:
     (problem,) = check_aliases([NAMES], {"Taxol": ("taxol", "Abraxane")})
     assert (problem.severity, problem.message) == ("warning", '1 names in screen.aliases stand in no row: "Abraxane"')
+
+
+def test_groups_that_are_held_out_are_warned_of_where_they_are_spelled_alike() -> None:
+    fields = pd.DataFrame({CELL_LINE: ["MCF7", "MCF-7", "A549", "A549"], COMPOUND: ["x", "X", "y", "z"]})
+    (problem,) = check_groups(fields, [CELL_LINE, COMPOUND])
+    assert problem.severity == "warning"
+    assert problem.message.startswith("1 groups of Metadata_CellLine are spelled in several ways; ")
+    assert problem.message.endswith(': "MCF-7" (1 row) and "MCF7" (1 row)')
