@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 PATIENCE = 300  # seconds after which a sweep of seconds is taken for hung
 
 
-def start(sweep: Path, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "moa_ray.sweep", str(sweep), *more]
+COMMAND = ("-m", "moa_ray.sweep")
+QUICK = (str(Path(__file__).with_name("quick.py")),)  # the same with trials of milliseconds
+
+
+def start(sweep: Path, *more: str, program: Sequence[str] = COMMAND) -> "subprocess.Popen[str]":
+    command = [sys.executable, *program, str(sweep), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -102,9 +106,9 @@ def stopped_here(sweep: Path, out: Path, after: int, *more: str) -> None:
     assert len(results(out)) >= after
 
 
-def killed(sweep: Path, out: Path, after: int, *more: str) -> None:
+def killed(sweep: Path, out: Path, after: int, *more: str, program: Sequence[str] = COMMAND) -> None:
     """A sweep whose driver is killed once some trials have ended."""
-    process = start(sweep, f"out={out}", *more)
+    process = start(sweep, f"out={out}", *more, program=program)
     until(lambda: len(results(out)) >= after, process)
     process.kill()
     process.communicate()

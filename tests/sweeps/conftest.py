@@ -45,6 +45,18 @@ class NoTracker:
 
 
 @pytest.fixture(scope="module")
+def quick_trials() -> Iterator[None]:
+    """Train a softmax regression in place of each network, in milliseconds; see `tests/quick.py`."""
+    import quick
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(quick)  # Ray's workers need not find the module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moa_ray.execution.tune.FoldTrainable", quick.QuickTrainable)
+        yield
+
+
+@pytest.fixture(scope="module")
 def untracked() -> Iterator[None]:
     """Keep no MLflow runs of the sweeps of this process; what they hold, others test."""
     with pytest.MonkeyPatch.context() as patch:

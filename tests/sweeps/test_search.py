@@ -8,12 +8,12 @@ import factories
 import optuna
 import pandas as pd
 import pytest
-from commands import killed, predictions, results, run_here, times
+from commands import QUICK, killed, predictions, results, run_here, times
 
 from moa_ray.common.schema import CANDIDATE, TILE_KEY
 from moa_ray.search.proposer import JOURNAL
 
-pytestmark = pytest.mark.usefixtures("one_ray", "untracked")
+pytestmark = pytest.mark.usefixtures("one_ray", "untracked", "quick_trials")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_finished_search_run_again_trains_nothing(undisturbed: Path, search_file
 
 def test_killed_search_ends_as_an_undisturbed_one(search_file: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    killed(search_file, out, 4)
+    killed(search_file, out, 4, program=QUICK)
     kept = times(out)
     run_here(search_file, f"out={out}")
     assert kept.items() <= times(out).items()
