@@ -35,18 +35,13 @@ PATIENCE = 120  # seconds after which what takes seconds is taken for hung
 PAINTING = Painting(labels=2, compounds=2, concentrations=1, replicates=2, fields=2, height=64, width=80, cells=5)
 
 
-def start() -> Cluster:
+@pytest.fixture(scope="module")
+def three_nodes() -> Iterator[Cluster]:
     """A head and two more nodes, one core each."""
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(2):
         started.add_node(num_cpus=1)
     started.wait_for_nodes()
-    return started
-
-
-@pytest.fixture(scope="module")
-def three_nodes() -> Iterator[Cluster]:
-    started = start()
     yield started
     started.shutdown()
 
@@ -214,12 +209,12 @@ def test_a_file_of_another_size_is_not_the_screens(tmp_path: Path) -> None:
     assert not preparers._sees(tmp_path / "elsewhere" / "a.tif", 4)
 
 
-@pytest.mark.slow
-def test_jobs_of_a_node_that_is_lost_run_again_elsewhere(screen: Screen, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("joined")
+def test_jobs_of_a_node_that_is_lost_run_again_elsewhere(three_nodes: Cluster, screen: Screen, tmp_path: Path) -> None:
     begun, go = tmp_path / "begun", tmp_path / "go"
     begun.mkdir()
-    started = start()
-    victim = started.list_all_nodes()[-1]
+    victim = three_nodes.add_node(num_cpus=1)
+    three_nodes.wait_for_nodes()
 
     def work(job: int) -> str:
         node: str = ray.get_runtime_context().get_node_id()
@@ -232,20 +227,16 @@ def test_jobs_of_a_node_that_is_lost_run_again_elsewhere(screen: Screen, tmp_pat
         deadline = time.monotonic() + PATIENCE
         while not (begun / victim.node_id).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        started.remove_node(victim, allow_graceful=False)
+        three_nodes.remove_node(victim, allow_graceful=False)
         go.touch()
 
-    try:
-        with cluster.connect(started.address):
-            killer = threading.Thread(target=lose)
-            killer.start()
-            nodes = list(executor(screen).map(work, range(9)))
-            killer.join()
-            assert (begun / victim.node_id).exists()
-            assert len(nodes) == 9
-            assert victim.node_id not in nodes
-    finally:
-        started.shutdown()
+    killer = threading.Thread(target=lose)
+    killer.start()
+    nodes = list(executor(screen).map(work, range(12)))
+    killer.join()
+    assert (begun / victim.node_id).exists()
+    assert len(nodes) == 12
+    assert victim.node_id not in nodes
 
 
 @pytest.mark.usefixtures("joined")
@@ -267,26 +258,22 @@ def test_a_node_that_joins_later_gets_fields(
     assert late[0].node_id in nodes
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("joined")
 def test_when_all_nodes_that_see_the_screen_are_lost_that_is_said(
-    screen: Screen, monkeypatch: pytest.MonkeyPatch
+    three_nodes: Cluster, screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("moa_ray.execution.preparers._GLANCE", 1)
-    started = start()
-    seeing = started.list_all_nodes()[-1]
+    seeing = three_nodes.add_node(num_cpus=1)
+    three_nodes.wait_for_nodes()
     node = seeing.node_id
     monkeypatch.setattr(
         "moa_ray.execution.preparers._sees", lambda file, size: ray.get_runtime_context().get_node_id() == node
     )
-    try:
-        with cluster.connect(started.address):
-            fields = executor(screen, []).map(lambda job: job, iter(range(1000)))
-            next(fields)
-            started.remove_node(seeing, allow_graceful=False)
-            with pytest.raises(StuckError, match=r"every node that sees .* is lost"):
-                list(fields)
-    finally:
-        started.shutdown()
+    fields = executor(screen, []).map(lambda job: job, iter(range(1000)))
+    next(fields)
+    three_nodes.remove_node(seeing, allow_graceful=False)
+    with pytest.raises(StuckError, match=r"every node that sees .* is lost"):
+        list(fields)
 
 
 def test_what_ray_up_was_told_says_what_may_be_added() -> None:
