@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import ssl
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -287,8 +288,12 @@ class _Transfer:
             with path.open("rb") as file:
                 md5 = hashlib.file_digest(file, "md5").hexdigest()
             return None if md5 == self.download.md5.lower() else f"has the MD5 {md5} in place of {self.download.md5}"
-        damaged = self.target.suffix.lower() == ".zip" and not zipfile.is_zipfile(path)
-        return "is no readable zip archive" if damaged else None
+        try:
+            if self.target.suffix.lower() == ".zip":
+                zipfile.ZipFile(path).close()  # reads the archive's directory
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+            return f"is no readable zip archive ({error})"
+        return None
 
     def _receive(self) -> None:
         """Fetch what is missing, also of a body that breaks off; a try that got further begins the waits anew."""

@@ -640,6 +640,15 @@ def test_file_that_fails_its_check_is_reported_and_left_alone(
     assert contents(tmp_path) == {name: b"1234"}
 
 
+def test_archive_whose_directory_is_damaged_is_no_archive(publisher: Publisher, tmp_path: Path) -> None:
+    """Its end is there, and so `zipfile.is_zipfile` takes it for one."""
+    damaged = archive(x=b"1").replace(b"PK\x01\x02", b"PK\0\0")
+    publisher.files["a.zip"] = damaged
+    (tmp_path / "a.zip").write_bytes(damaged)
+    assert zipfile.is_zipfile(tmp_path / "a.zip")
+    assert "is no readable zip archive (" in reasons(get(tmp_path, publisher.download("a.zip")))[0]
+
+
 def test_whole_files_need_no_server(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(archive(x=b"1"))
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
