@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from moa_ray.config.settings import Name, Settings
 
@@ -48,6 +48,22 @@ def _form_of_project(written: Any) -> str:
     return "axes" if isinstance(written, dict | ProjectSettings) else "word"
 
 
+def _form_of_path(written: Any) -> str:
+    return "columns" if isinstance(written, list | tuple) else "column"
+
+
+def _two_columns(written: Any) -> Any:
+    if len(written) != 2:
+        raise ValueError(f"two columns, of folders and of file names, make a path, but got {list(written)!r}")
+    return written
+
+
+TwoColumns = Annotated[tuple[Name, Name], BeforeValidator(_two_columns)]
+PathColumns = Annotated[
+    Annotated[Name, Tag("column")] | Annotated[TwoColumns, Tag("columns")], Discriminator(_form_of_path)
+]
+
+
 class ImageSettings(Settings):
     """A channel whose images are planes of larger files."""
 
@@ -56,8 +72,8 @@ class ImageSettings(Settings):
         "t": "a point in time is time: 0",
     }
 
-    path: Name
-    """Column of image paths, relative to the root."""
+    path: PathColumns
+    """Column of image paths, or those of folders and of file names: `[folder, file]`."""
     channel: Number | Name | None = None
     """Number of the file's channel or sample, from 0, or its name in the OME metadata; `grey` is a file of colours of
     which red, green and blue are the same, which is checked."""
@@ -91,10 +107,10 @@ class ImageSettings(Settings):
 
 
 def _form_of_source(written: Any) -> str:
-    return "plane" if isinstance(written, dict | ImageSettings) else "column"
+    return "plane" if isinstance(written, dict | ImageSettings) else _form_of_path(written)
 
 
 ImageSource = Annotated[
-    Annotated[str, Tag("column")] | Annotated[ImageSettings, Tag("plane")],
+    Annotated[str, Tag("column")] | Annotated[TwoColumns, Tag("columns")] | Annotated[ImageSettings, Tag("plane")],
     Discriminator(_form_of_source),
 ]

@@ -1,8 +1,8 @@
 """The section ``screen``: which images there are, and what is known of them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from moa_ray.config.painting import Painting, Translocation
 from moa_ray.config.planes import ImageSource
@@ -12,7 +12,18 @@ from moa_ray.config.settings import LocalFolder, Location, Name, Settings, read_
 Channels = Annotated[tuple[str | None, ...], Field(min_length=1, max_length=3)]
 
 
-class Bbbc021Settings(Settings):
+class LinkSettings(Settings):
+    """What the screens that are read from folders share."""
+
+    follow_links: bool = False
+    """Whether symbolic links below the root may lead out of it. The root itself may always be one."""
+
+
+def _folders(written: Any) -> Any:
+    return (written,) if isinstance(written, str) else written
+
+
+class Bbbc021Settings(LinkSettings):
     """A folder in BBBC021's own layout: the two CSV tables and the plates' folders or zip files."""
 
     name: Literal["bbbc021"]
@@ -25,7 +36,7 @@ class Bbbc021Settings(Settings):
     """Other spellings of compounds and labels, as of a table: `{taxol: [paclitaxel]}`; `distinct` keeps all apart."""
 
 
-class Bbbc014Settings(Settings):
+class Bbbc014Settings(LinkSettings):
     """The plate of BBBC014: two images a well, in folders or in the zip file downloaded."""
 
     name: Literal["bbbc014"]
@@ -44,7 +55,7 @@ class Bbbc014Settings(Settings):
         return self
 
 
-class TableSettings(RowSettings):
+class TableSettings(RowSettings, LinkSettings):
     """Any screen that one table of fields describes."""
 
     name: Literal["table"]
@@ -55,7 +66,11 @@ class TableSettings(RowSettings):
     """Text with commas, tabs or semicolons (also packed: `.csv.gz`) or parquet, relative to the root."""
     images: dict[str, ImageSource]
     """Channel name to the file's column of image paths, relative to the root: `{DNA: dna_path}`; where a file holds
-    several planes, also which is meant: `{DNA: {path: stack, channel: 0}}`."""
+    several planes, also which is meant: `{DNA: {path: stack, channel: 0}}`. Two columns are folder and file name:
+    `{DNA: [PathName_OrigDNA, FileName_OrigDNA]}`. Absolute paths and `file:` URLs may lead to below the root."""
+    strip: Annotated[tuple[Name, ...], BeforeValidator(_folders)] = ()
+    """Folder of another machine, or several, that image paths begin with and that stands for the root:
+    `D:\\screen`, `\\\\server\\share\\screen`, `/mnt/old/screen`."""
     channels: Channels | None = None
     """The network's inputs, in order, of which null is a plane of zeros; null takes those of `images`."""
 

@@ -17,9 +17,11 @@ from moa_ray.config.planes import Plane
 from moa_ray.config.preparation import Preparation
 from moa_ray.screens.comparable import Comparable, odd_images
 from moa_ray.screens.duplicates import NO_PLANES, check_contents, check_places, check_wells
+from moa_ray.screens.image_columns import is_of_another_machine
 from moa_ray.screens.image_files import image_header
 from moa_ray.screens.planes import ADVICE, Image, image_identity
-from moa_ray.screens.reading import UNREADABLE, listing, open_image, path_inside, reason, unpacked_size
+from moa_ray.screens.reading import UNREADABLE, listing, open_image, reason, unpacked_size
+from moa_ray.screens.root_folder import FOLLOW, path_inside
 from moa_ray.screens.screen import Problem, problem
 
 ONE_PLATE: Mapping[str, str] = {}
@@ -141,7 +143,7 @@ def check_images(
         Empty paths, paths that lead out of the root, images that stand in two places, and what `check_files` finds.
     """
     nowhere: list[str] = []
-    outside: list[str] = []
+    outside: dict[str, list[str]] = {}  # by what may be done about it
     inside: list[Image] = []
     plates: dict[str, str] = {}
     names = _row_names(fields)
@@ -150,14 +152,14 @@ def check_images(
         for name, location, plate in zip(names, fields[column], fields[PLATE], strict=True):
             if pd.isna(location):
                 nowhere.append(f"{name} {column}")
-            elif _is_outside(root, location):
-                outside.append(f"{name}: {location}")
+            elif (advice := _outside(root, location)) is not None:
+                outside.setdefault(advice, []).append(f"{name}: {location}")
             else:
                 inside.append(image_identity(location, plane))
                 plates[location] = plate
     problems = [problem("error", "image paths are empty", nowhere)] if nowhere else []
-    if outside:
-        problems.append(problem("error", f"image paths lead out of the screen's root {root}", outside))
+    for advice, paths in outside.items():
+        problems.append(problem("error", f"image paths lead out of the screen's root {root}{advice}", paths))
     twice = [*check_places(fields, columns, planes), *check_contents(fields, columns, root, planes)]
     return problems + twice + check_files(root, inside, plates, Comparable.of(preparation, fields))
 
@@ -167,13 +169,16 @@ def _row_names(fields: pd.DataFrame) -> list[str]:
     return [" ".join(map(str, key)) for key in fields[FIELD_KEY].itertuples(index=False, name=None)]
 
 
-def _is_outside(root: Path, location: str) -> bool:
+def _outside(root: Path, location: str) -> str | None:
+    """Say what may be done about a location that leads out of the root; None where it does not."""
     archive, _, member = location.partition("!")
+    if is_of_another_machine(archive) or archive.startswith("/"):
+        return "; cut off what does not lie there with screen.strip, as in strip: 'D:\\screen'"
     try:
         path_inside(root, archive)
-    except InputError:
-        return True
-    return leaves(member)
+    except InputError as error:
+        return f" by a symbolic link; {FOLLOW}" if FOLLOW in str(error) else ""
+    return "" if leaves(member) else None
 
 
 def check_files(

@@ -19,7 +19,8 @@ import pandas as pd
 from moa_ray.common.schema import COMPOUND, CONCENTRATION, LABEL, PATH_PREFIX, WELL_KEY, path_column
 from moa_ray.config.planes import Plane
 from moa_ray.screens.image_files import read_image
-from moa_ray.screens.reading import UNREADABLE, member_version, open_image, path_inside
+from moa_ray.screens.reading import UNREADABLE, member_version, open_image
+from moa_ray.screens.root_folder import path_inside
 from moa_ray.screens.screen import Problem, problem
 
 Severity = Literal["error", "warning"]

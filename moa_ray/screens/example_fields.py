@@ -16,6 +16,7 @@ from moa_ray.common.errors import InputError
 from moa_ray.common.schema import COMPOUND, CONCENTRATION, FIELD, FIELD_KEY, LABEL, PLATE, WELL
 from moa_ray.config.planes import Plane
 from moa_ray.screens.reading import read_field
+from moa_ray.screens.root_folder import LinkedFolder
 from moa_ray.screens.screen import Screen
 
 _SHOWN = 480  # pixels of a field's longer side, as it is shown
@@ -94,7 +95,8 @@ def choose(screen: Screen) -> dict[str, Any]:
                 "control": None if control is None else _plain(screen, control),
             }
         )
-    return {"root": str(screen.root.resolve()), "pairs": pairs}
+    links = {"follow_links": True} if isinstance(screen.root, LinkedFolder) else {}
+    return {"root": str(screen.root.resolve()), **links, "pairs": pairs}
 
 
 def read(chosen: Mapping[str, Any] | None) -> tuple[list[Pair], str]:
@@ -114,7 +116,7 @@ def read(chosen: Mapping[str, Any] | None) -> tuple[list[Pair], str]:
     """
     if not chosen:
         return [], "No example fields: this ledger does not say which; run the sweep's command again to note them."
-    root = Path(chosen["root"])
+    root = LinkedFolder(chosen["root"]) if chosen.get("follow_links") else Path(chosen["root"])
     if not root.is_dir():
         return [], f"No example fields: the screen's folder {root} is not at hand."
     pairs, missing = [], []

@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from moa_ray.common.uri import Uri
-from moa_ray.config.screens import Bbbc014Settings, Bbbc021Settings, TableSettings
+from moa_ray.config.screens import Bbbc014Settings, Bbbc021Settings, SyntheticSettings, TableSettings
 from moa_ray.config.sweep_file import Sweep
 from moa_ray.screens import bbbc014, bbbc021, painted_bbbc014, painted_bbbc021, table
+from moa_ray.screens.root_folder import LinkedFolder
 from moa_ray.screens.screen import Screen
 
 
@@ -32,6 +33,8 @@ def open_screen(sweep: Sweep, root: Path) -> Screen:
     """
     settings = sweep.screen
     source = settings.root if isinstance(settings.root, Uri) else None
+    if not isinstance(settings, SyntheticSettings) and settings.follow_links:
+        root = LinkedFolder(root)
     if isinstance(settings, TableSettings):
         screen = table.open_screen(root, settings, sweep.images)
     elif isinstance(settings, Bbbc021Settings):

@@ -1,7 +1,7 @@
 """The images of a screen, read from folders, zip archives and buckets by their locations.
 
 Nothing outside of a screen's root is read, whatever a table says: no absolute path, no ``..``, and no link that leads
-out of it.
+out of it unless the sweep file permits links.
 """
 
 import io
@@ -22,6 +22,7 @@ from moa_ray.common.object_store import Store
 from moa_ray.common.uri import Place, Uri, leaves
 from moa_ray.config.planes import Plane
 from moa_ray.screens.image_files import read_image
+from moa_ray.screens.root_folder import path_inside
 
 # What reading an image raises: a locked member of an archive is a RuntimeError.
 UNREADABLE = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -172,40 +173,6 @@ def read_field(root: Place, locations: Sequence[str], planes: Sequence[Plane | N
             shapes = f"{channels[-1].shape} differs from {channels[0].shape}"
             raise InputError(f"{location}: shape {shapes} of {locations[0]}")
     return channels
-
-
-def path_inside(root: Path, relative: str) -> Path:
-    """Resolve a path that must lie below a screen's root.
-
-    Parameters
-    ----------
-    root : Path
-        The screen's root.
-    relative : str
-        Path relative to the root, of a file that need not exist.
-
-    Returns
-    -------
-    Path
-        Absolute, links resolved.
-
-    Raises
-    ------
-    InputError
-        If it leads out of the root: an absolute path, ``..``, or a link to elsewhere.
-    """
-    path = root / relative
-    # The folder is resolved once for all its files; only a file that is a link itself is followed on its own.
-    folder = _resolved(path.parent)
-    resolved = path.resolve() if path.is_symlink() else folder / path.name
-    if leaves(relative) or not resolved.is_relative_to(_resolved(root)):
-        raise InputError(f"{relative}: leads out of the screen's root {root}")
-    return resolved
-
-
-@lru_cache(maxsize=4096)
-def _resolved(folder: Path) -> Path:
-    return folder.resolve()
 
 
 @lru_cache(maxsize=64)

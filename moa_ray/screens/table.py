@@ -66,7 +66,8 @@ def open_screen(root: Path, settings: TableSettings, preparation: Preparation | 
     path = root / settings.fields
     table = read_table(path, settings.separator, settings.encoding)
     _check_map(settings.columns, settings.images, table, str(path))
-    return screen_of(root, settings, table, image_locations(table, settings.images), str(path), preparation)
+    locations = image_locations(table, settings.images, root, settings.root, settings.strip)
+    return screen_of(root, settings, table, locations, str(path), preparation)
 
 
 def screen_of(
