@@ -92,7 +92,11 @@ class SweepResult:
 
 
 def open_study(
-    path: str | Path, overrides: Sequence[str] = (), fresh: bool = False, console: Console | None = None
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+    console: Console | None = None,
+    paint: bool = True,
 ) -> Study:
     """Read a sweep file and open its screen, without starting anything.
 
@@ -106,6 +110,8 @@ def open_study(
         Take a new folder beside OUT.
     console : Console, optional
         Where the progress of downloads is shown.
+    paint : bool
+        Paint the screen where it is a painted one and not there yet; else nothing is written.
 
     Returns
     -------
@@ -122,7 +128,7 @@ def open_study(
 
         sweep = sweep.model_copy(update={"out": ledger.fresh(sweep.out)})
     with download_progress(console or cli.console()) as progress:
-        return Study.open(sweep, progress)
+        return Study.open(sweep, progress, paint)
 
 
 def run_sweep(

@@ -1,5 +1,6 @@
 """Describe what a sweep would do: the text that ``--plan`` prints."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,11 +14,14 @@ from moa_ray.config.search import GridSettings
 from moa_ray.screens.left_out import ROWS, left_out_sentences
 from moa_ray.study import Study
 from moa_ray.tiles.store import expected_bytes
+from moa_ray.tracking.ledger import Ledger
 from moa_ray.training import memory
 
+_UNITS = ("fields", "wells", "tiles")
 _FLOAT32 = 4  # bytes of a feature
 _WIDTH = 12  # characters of a line's name
 _EXAMPLES = 3  # names in a line
+_MOST_DROPPED = 10  # plates and compounds of which tiles were dropped
 
 
 def describe(study: Study) -> str:
@@ -41,6 +45,7 @@ def describe(study: Study) -> str:
         _open_set,
         _scored_treatments,
         _trials,
+        _out,
         _linear_probes,
         _tiles,
         _frozen_features,
@@ -125,6 +130,23 @@ def _scored_treatments(study: Study) -> Iterator[str]:
         yield _line("", f"not scored: {_plural(len(rows), 'treatment')}: {reason}: {examples}")
 
 
+def _out(study: Study) -> Iterator[str]:
+    """Say what OUT holds already."""
+    ledger = Ledger(study.sweep.out)
+    if study.out_errors or not ledger.exists():
+        return
+    results = list(ledger.results())
+    settled = {result.key for result in results if result.is_settled}
+    again = Counter(result.status.replace("_", " ") for result in results if not result.is_settled)
+    if isinstance(study.sweep.search, GridSettings):
+        wanted = {(recipe.candidate, fold) for recipe, fold in study.trials}
+        held = f"{len(settled & wanted)} of {len(wanted)} trials done"
+    else:
+        held = f"{len(settled)} trials of {len(ledger.proposals())} candidates done"
+    more = "".join(f", {count} {status} and tried again" for status, count in again.items())
+    yield _line("there", held + more)
+
+
 def _trials(study: Study) -> Iterator[str]:
     sweep, settings = study.sweep, study.sweep.search
     if isinstance(settings, GridSettings):
@@ -158,7 +180,24 @@ def _linear_probes(study: Study) -> Iterator[str]:
 
 def _tiles(study: Study) -> Iterator[str]:
     disk = expected_bytes(len(study.screen.labelled), study.sweep.images, study.sizes)
-    yield _line("disk", f"{in_bytes(disk)} of tiles at most")
+    store = study.existing_store()
+    if store is None:
+        yield _line("disk", f"{in_bytes(disk)} of tiles at most")
+        return
+    held = in_bytes(sum(store.file(size).stat().st_size for size in store.sizes))
+    yield _line("disk", f"{held} of tiles are there already, {len(store.table)} of them: {store.path}")
+    counts = store.counts(study.screen.labelled)
+    lost = counts[counts["dropped_tiles"] > 0].sort_values("dropped_tiles", ascending=False, kind="stable")
+    if lost.empty:
+        return
+    total = {unit: f"{counts[f'dropped_{unit}'].sum()} of {counts[unit].sum()} {unit}" for unit in _UNITS}
+    fields, wells, tiles = (total[unit] for unit in _UNITS)
+    yield _line("dropped", f"{tiles}; no tile is left of {fields} and {wells}; by plate and compound:")
+    for row in lost.head(_MOST_DROPPED).to_dict("records"):
+        yield _line("", f"{row[PLATE]}, {row[COMPOUND]}: {row['dropped_tiles']} of {row['tiles']} tiles")
+    if len(lost) > _MOST_DROPPED:
+        yield _line("", f"... and {len(lost) - _MOST_DROPPED} more")
+    yield from (_line("", sentence) for sentence in store.warnings if "cannot be predicted" in sentence)
 
 
 def _frozen_features(study: Study) -> Iterator[str]:
@@ -194,9 +233,8 @@ def _memory(study: Study) -> Iterator[str]:
 
 
 def _problems(study: Study) -> Iterator[str]:
-    for severity in ("error", "warning"):
-        messages = [problem.message for problem in study.problems if problem.severity == severity]
-        yield _line(f"{severity}s", str(len(messages)))
+    for name, messages in (("errors", [*study.errors, *study.out_errors]), ("warnings", study.warnings)):
+        yield _line(name, str(len(messages)))
         yield from (_line("", message) for message in messages)
 
 

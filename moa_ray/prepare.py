@@ -57,7 +57,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         return cli.FAILED
     with download_progress(console) as progress:
         study = Study.open(sweep, progress)
-    study.require_sound()
+    study.require_sound(out=False)
     warn = partial(cli.warn, console)
     with field_progress(console) as fields, preparers.field_executor(arguments.address, study.screen, warn) as executor:
         store = study.prepare(fields, executor)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from moa_ray import soundness
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import FIELD_KEY, LABEL, TREATMENT, metadata_columns
 from moa_ray.common.versions import versions
@@ -23,11 +24,11 @@ from moa_ray.screens.checks import check_hold_out
 from moa_ray.screens.downloads import Progress
 from moa_ray.screens.folds import Fold, make_folds, unscored
 from moa_ray.screens.names import check_groups
-from moa_ray.screens.opening import open_screen
+from moa_ray.screens.opening import is_painted, open_screen
 from moa_ray.screens.rare_labels import check_rare_labels, rare_labels, rare_treatments
 from moa_ray.screens.screen import Problem, Screen
 from moa_ray.search.fold_order import search_order
-from moa_ray.tiles import build, dropped, fingerprint, workers
+from moa_ray.tiles import build, fingerprint, workers
 from moa_ray.tiles.features import FrozenFeatures
 from moa_ray.tiles.groups import check_normalise
 from moa_ray.tiles.scored import scored_treatments
@@ -50,6 +51,8 @@ class Study:
         What is wrong with the data; errors stop a sweep.
     rare : DataFrame, one row per treatment
         The treatments of labels with too few compounds (`moa_ray.screens.rare_labels.rare_treatments`).
+    is_to_be_painted : bool
+        Whether the screen is a painted one that is not there yet, so that its fields are known and its files are not.
     """
 
     sweep: Sweep
@@ -57,9 +60,12 @@ class Study:
     folds: tuple[Fold, ...]
     problems: tuple[Problem, ...]
     rare: pd.DataFrame
+    is_to_be_painted: bool = False
 
     @classmethod
-    def open(cls, sweep: Sweep, progress: Callable[[Progress], None] = lambda progress: None) -> "Study":
+    def open(
+        cls, sweep: Sweep, progress: Callable[[Progress], None] = lambda progress: None, paint: bool = True
+    ) -> "Study":
         """Open the screen and make the folds; problems of the data are gathered, not raised.
 
         Parameters
@@ -68,6 +74,8 @@ class Study:
             The sweep file.
         progress : callable
             Called while the files of a screen that lies in an object store are fetched.
+        paint : bool
+            Paint the screen where it is a painted one and not there yet; else nothing is written.
 
         Returns
         -------
@@ -78,7 +86,8 @@ class Study:
         InputError
             If the screen cannot be opened, or there is nothing to hold out.
         """
-        screen = open_screen(sweep, bucket_cache.fetch(sweep.screen.root, progress))
+        root = bucket_cache.fetch(sweep.screen.root, progress)
+        screen = open_screen(sweep, root, paint)
         settings = sweep.folds
         rare = rare_labels(screen.fields, settings.min_compounds)
         of_rare = settings.min_compounds, settings.below
@@ -91,7 +100,8 @@ class Study:
         problems += check_hold_out(held_out, folds[0].column) if folds else []
         problems += check_groups(held_out, [folds[0].column, *folds[0].also]) if folds else []
         problems += check_normalise(screen, sweep.images.normalise)
-        return cls(sweep, screen, tuple(folds), tuple(problems), treatments)
+        to_be_painted = sweep.is_painted and not is_painted(sweep, root)
+        return cls(sweep, screen, tuple(folds), tuple(problems), treatments, to_be_painted)
 
     @property
     def trained_folds(self) -> list[Fold]:
@@ -138,21 +148,35 @@ class Study:
         """The problems that do not stop a sweep."""
         return [problem.message for problem in self.problems if problem.severity == "warning"]
 
-    def require_sound(self) -> None:
+    @cached_property
+    def errors(self) -> list[str]:
+        """What is wrong with the data and stops a sweep, a line each."""
+        return soundness.data_errors(self)
+
+    @cached_property
+    def out_errors(self) -> list[str]:
+        """Why OUT and the tiles could not be written, a line each."""
+        return soundness.out_errors(self)
+
+    def require_sound(self, out: bool = True) -> None:
         """Raise an error that names every problem that stops a sweep, one per line.
+
+        Parameters
+        ----------
+        out : bool
+            Whether OUT must be fit for the sweep, too.
 
         Raises
         ------
         InputError
-            If there is a problem that stops a sweep, or no fold can be trained.
+            If there is a problem that stops a sweep.
         """
-        errors = [problem.message for problem in self.problems if problem.severity == "error"]
-        if not self.trained_folds:
-            errors.append("folds: none can be trained: " + "; ".join(f"{f.name}: {f.excluded}" for f in self.folds))
-        if errors:
-            raise InputError(
-                "\n".join([f"{self.sweep.screen.root}: the data cannot be swept:", *(f"  {e}" for e in errors)])
-            )
+        lines = [f"{self.sweep.screen.root}: the data cannot be swept:", *(f"  {line}" for line in self.errors)]
+        lines = lines if self.errors else []
+        if out:
+            lines += self.out_errors
+        if lines:
+            raise InputError("\n".join(lines))
 
     def prepare(self, progress: Callable[[int, int], None], executor: workers.FieldExecutor | None = None) -> TileStore:
         """Return the screen's tiles: from the store where they are whole and up to date, else made now.
@@ -225,6 +249,34 @@ class Study:
         """
         return {recipe: FrozenFeatures.of(store, recipe, _weights_content(recipe.weights)) for recipe in recipes}
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same at every start of a sweep in one OUT, fit for JSON; no tile is needed to know it.
+
+        Raises
+        ------
+        InputError
+            If a file of weights cannot be read.
+        """
+        return {
+            # Sizes apart: a grid may grow by a backbone of another size, and the images are still the same.
+            "tiles": fingerprint.fingerprint(self.screen, self.sweep.images, sizes=()),
+            "labels": list(self.screen.labels),
+            "weights": {path: _file_digest(Path(path)) for path in _weight_files(self.sweep.resource_profiles)},
+        }
+
+    def existing_store(self) -> TileStore | None:
+        """Open the screen's tiles where they are whole and up to date.
+
+        Returns
+        -------
+        TileStore or None
+            None where they are to be made.
+        """
+        if self.is_to_be_painted:
+            return None
+        return build.existing(self.screen, self.sweep.images, self.sizes, self.sweep.tile_folder)
+
     def record(self, store: TileStore, command: str) -> dict[str, Any]:
         """Return what all trials share, for the ledger's ``study.json``.
 
@@ -244,19 +296,16 @@ class Study:
             "study": self.sweep.study,
             "command": command,
             "seed": self.sweep.seed,
-            # Sizes apart: a grid may grow by a backbone of another size, and the images are still the same.
-            "tiles": fingerprint.fingerprint(self.screen, self.sweep.images, sizes=()),
+            **self.identity,
             "tile_store": str(store.path.resolve()),
-            "labels": list(self.screen.labels),
             "channels": list(self.screen.channels),
             "folds": {fold.name: fold.excluded for fold in self.folds},
-            "weights": {path: _file_digest(Path(path)) for path in _weight_files(self.sweep.resource_profiles)},
             "treatments": self.treatments,
             "unscored": self.unscored.to_dict("records"),
             "scored": scored_treatments(self.screen.labelled, self.trained_folds, store.table, store.dropped).to_dict(
                 "records"
             ),
-            "dropped": dropped.counts(store.table, store.dropped, self.screen.labelled).to_dict("records"),
+            "dropped": store.counts(self.screen.labelled).to_dict("records"),
             "left_out": self.screen.left_out.to_dict("records"),
             "examples": example_fields.choose(self.screen),
             "search_folds": self.search_folds,

@@ -29,7 +29,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     parser = cli.parser("sweep", "Sweep a screen: every recipe on every fold, recorded, scored and reported.")
     cli.add_sweep_file(parser)
-    parser.add_argument("--plan", action="store_true", help="print what would be done and start nothing")
+    parser.add_argument(
+        "--plan", action="store_true", help="print what would be done, and what stops it (exit status 2); write nothing"
+    )
     parser.add_argument("--address", help="a Ray cluster to run on, e.g. auto; default: this machine alone")
     parser.add_argument("--fresh", action="store_true", help="start over in a new folder beside OUT; deletes nothing")
     parser.add_argument("--schema", action=cli.PrintSchema, help="print the JSON schema of a sweep file, for editors")
@@ -43,8 +45,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         from moa_ray import plan
 
-        print(plan.describe(api.open_study(arguments.sweep, arguments.overrides, arguments.fresh)))
-        return cli.DONE
+        study = api.open_study(arguments.sweep, arguments.overrides, arguments.fresh, paint=False)
+        print(plan.describe(study))
+        return cli.WRONG_INPUT if study.errors or study.out_errors else cli.DONE
     console = cli.console()
     result = api.run_sweep(
         arguments.sweep,

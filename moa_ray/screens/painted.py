@@ -40,25 +40,49 @@ def paint_once(root: Path, painting: Painting | Translocation) -> Iterator[Path 
     InputError
         If the root holds another painting, or other files.
     """
-    settings = dataclasses.asdict(painting)
-    marker = root / _MARKER
-    if marker.exists():
-        if json.loads(marker.read_text(encoding="utf-8")) != settings:
-            raise InputError(f"{root}: holds another painting; give another screen.root, or move that folder away")
+    if is_painted(root, painting):
         yield None
         return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(f"{root}: holds other files; give a screen.root that does not exist yet")
     writing = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
     writing.mkdir(parents=True)
     try:
         yield writing
-        (writing / _MARKER).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        (writing / _MARKER).write_text(json.dumps(dataclasses.asdict(painting), indent=1), encoding="utf-8")
         if root.exists():
             root.rmdir()
         writing.rename(root)
     finally:
         shutil.rmtree(writing, ignore_errors=True)
+
+
+def is_painted(root: Path, painting: Painting | Translocation) -> bool:
+    """Tell whether a painting is there already.
+
+    Parameters
+    ----------
+    root : Path
+        Where it is to be.
+    painting : Painting or Translocation
+        The settings of the painting.
+
+    Returns
+    -------
+    bool
+        False where the root does not exist, or is empty.
+
+    Raises
+    ------
+    InputError
+        If the root holds another painting, or other files.
+    """
+    marker = root / _MARKER
+    if marker.exists():
+        if json.loads(marker.read_text(encoding="utf-8")) != dataclasses.asdict(painting):
+            raise InputError(f"{root}: holds another painting; give another screen.root, or move that folder away")
+        return True
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError(f"{root}: holds other files; give a screen.root that does not exist yet")
+    return False
 
 
 def disc(radius: Plane, edge: float, softness: float) -> Plane:

@@ -34,6 +34,8 @@ from moa_ray.tiles.store import TileStore
 from moa_ray.tiles.workers import FieldCounter, FieldExecutor, unreadable
 from moa_ray.tiles.writer import StoreWriter
 
+_LAST_FILE = "fingerprint.json"  # written when all else is there
+
 
 def prepare(
     screen: Screen,
@@ -74,7 +76,7 @@ def prepare(
     facts = shaping_facts(screen, preparation, sizes)
     fingerprint = digest(facts)
     store = folder / f"{screen.name}-{fingerprint[:12]}"
-    last_file = store / "fingerprint.json"
+    last_file = store / _LAST_FILE
     if not last_file.exists():
         store.mkdir(parents=True, exist_ok=True)
         with file_lock(store / ".lock"):
@@ -84,12 +86,62 @@ def prepare(
                 warnings = fallbacks(screen, preparation)[1]
                 write_json(last_file, {"fingerprint": fingerprint, "warnings": warnings, **facts})
     shutil.rmtree(store / "parts", ignore_errors=True)  # also those of a process killed before it came to this
-    warnings = json.loads(last_file.read_text(encoding="utf-8"))["warnings"]
+    return _opened(screen, preparation, sizes, store)
+
+
+def store_path(screen: Screen, preparation: Preparation, sizes: Collection[int], folder: Path) -> Path:
+    """Return the folder of the tile store of a screen, whether it is there or not.
+
+    Parameters
+    ----------
+    screen : Screen
+        The screen.
+    preparation : Preparation
+        How fields become tiles.
+    sizes : collection of int
+        Edge lengths of the tiles in pixels.
+    folder : Path
+        The folder of tile stores.
+
+    Returns
+    -------
+    Path
+    """
+    return folder / f"{screen.name}-{digest(shaping_facts(screen, preparation, sizes))[:12]}"
+
+
+def existing(screen: Screen, preparation: Preparation, sizes: Collection[int], folder: Path) -> TileStore | None:
+    """Open the tile store of a screen where it is whole, and write nothing.
+
+    Parameters
+    ----------
+    screen : Screen
+        The screen.
+    preparation : Preparation
+        How fields become tiles.
+    sizes : collection of int
+        Edge lengths of the tiles in pixels.
+    folder : Path
+        The folder of tile stores.
+
+    Returns
+    -------
+    TileStore or None
+        None where it is not there, or not whole.
+    """
+    store = store_path(screen, preparation, sizes, folder)
+    return _opened(screen, preparation, sorted(set(sizes)), store) if (store / _LAST_FILE).exists() else None
+
+
+def _opened(screen: Screen, preparation: Preparation, sizes: Collection[int], store: Path) -> TileStore:
+    """Open a store that is whole."""
+    written = json.loads((store / _LAST_FILE).read_text(encoding="utf-8"))
+    warnings = list(written["warnings"])
     table = pd.read_parquet(store / "tiles.parquet")
     file = store / "dropped.parquet"
     missing = pd.read_parquet(file) if file.exists() else dropped.missing_tiles(table, screen.labelled, preparation)
     warnings += dropped.warnings(table, missing, screen.labelled)
-    return TileStore(store, fingerprint, tuple(sizes), table, tuple(warnings), missing)
+    return TileStore(store, written["fingerprint"], tuple(sizes), table, tuple(warnings), missing)
 
 
 @dataclass(frozen=True)

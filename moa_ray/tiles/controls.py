@@ -26,6 +26,9 @@ from moa_ray.tiles.moments import Moments, Statistic
 from moa_ray.tiles.pixels import fit_pixels
 from moa_ray.tiles.workers import FieldCounter, FieldExecutor
 
+_NO_CONTROLS = (
+    "images.normalise.by: the screen has no control fields to normalise by; name the control, or set it to none"
+)
 _STATISTICS: Mapping[str, type[Statistic]] = {"mean_std": Moments, "median_mad": Levels}
 _SUFFIXES = {"mean_std": ".controls.json", "median_mad": ".controls.npz"}
 
@@ -150,9 +153,7 @@ def curves(screen: Screen, preparation: Preparation, files: Mapping[Unit, Path])
 def _checked(total: Statistic, unit: Unit, screen: Screen, preparation: Preparation) -> tuple[list[float], list[float]]:
     """Return centre and scale of each channel; refuse those that nothing can be divided by."""
     if not total.count:
-        raise InputError(
-            "images.normalise.by: the screen has no control fields to normalise by; name the control, or set it to none"
-        )
+        raise InputError(_NO_CONTROLS)
     scale = total.scale
     if not (scale == 0).any():
         return total.center.tolist(), scale.tolist()
@@ -165,3 +166,53 @@ def _checked(total: Statistic, unit: Unit, screen: Screen, preparation: Preparat
             "their deviation is 0; look at the images, or set images.normalise.statistic: mean_std"
         )
     raise InputError(f"plate {unit[0]}: its {whose} have one single value in {flat}; look at the images")
+
+
+def check_controls(screen: Screen, preparation: Preparation, read: bool = True) -> list[str]:
+    """Find why a screen cannot be normalised, by reading as few fields as tell it.
+
+    Parameters
+    ----------
+    screen : Screen
+        Its images can be read, unless `read` says that they are not to be.
+    preparation : Preparation
+        Whether and by what fields are normalised.
+    read : bool
+        Whether to read images, or to look at the table alone.
+
+    Returns
+    -------
+    list of str
+        A line each: there is nothing to normalise by, or nothing to divide by.
+    """
+    settings = preparation.normalise
+    if settings.by == "none" or check_normalise(screen, settings):
+        return []
+    fields = measured_fields(screen, preparation)
+    if fields.empty:
+        return [_NO_CONTROLS]
+    paths: dict[Unit, list[list[str]]] = {}
+    for unit, locations in zip(units(fields, settings), fields[screen.path_columns].to_numpy().tolist(), strict=True):
+        paths.setdefault(unit, []).append(locations)
+    groups: dict[tuple[Unit, ...], Unit] = {}
+    for unit, group in fallbacks(screen, preparation)[0].items() if read else ():
+        groups.setdefault(tuple(group), unit)
+    errors = []
+    for group, unit in groups.items():
+        try:
+            some = _enough([locations for other in group for locations in paths.get(other, ())], screen, preparation)
+            _checked(some, unit, screen, preparation)
+        except InputError as error:
+            errors.append(str(error))
+    return list(dict.fromkeys(errors))
+
+
+def _enough(paths: list[list[str]], screen: Screen, preparation: Preparation) -> Statistic:
+    """Measure fields until there is something to divide each channel by, or no field is left."""
+    work = _Measure(screen.root.resolve(), screen.used_planes, preparation)
+    total = _zero(screen, preparation)
+    for locations in paths:
+        total += work(locations)
+        if (total.scale > 0).all():
+            break
+    return total

@@ -74,19 +74,42 @@ class Ledger:
         InputError
             Where trials of two different sweeps would be mixed; names what differs.
         """
-        if self.exists():
-            differing = self._differences(sweep, study)
-            if differing:
-                raise InputError(
-                    f"{self._name}: holds trials of a different sweep; these differ: {', '.join(differing)}. "
-                    "Give another out, or --fresh to start over beside it (nothing is deleted)"
-                )
+        if refusal := self.refusal(sweep, study):
+            raise InputError(refusal)
         self.root.mkdir(parents=True, exist_ok=True)
         for leftover in self.root.glob(".writing-*"):
             shutil.rmtree(leftover)
         identity = self.study()["id"] if (self.root / "study.json").exists() else uuid.uuid4().hex
         write_text(self.out / "sweep.yaml", sweep.as_yaml())
         write_json(self.root / "study.json", {**study, "id": identity})
+
+    def refusal(self, sweep: Sweep, study: Mapping[str, Any] | None) -> str:
+        """Say why a sweep may not go on here.
+
+        Parameters
+        ----------
+        sweep : Sweep
+            The sweep that is to be run.
+        study : mapping of str to Any or None
+            What all its trials share, as far as `open` compares it; None compares the settings alone.
+
+        Returns
+        -------
+        str
+            A sentence that names what differs; empty where the sweep may begin or go on.
+
+        Raises
+        ------
+        InputError
+            If what is here cannot be read.
+        """
+        differing = self._differences(sweep, study) if self.exists() else []
+        if not differing:
+            return ""
+        return (
+            f"{self._name}: holds trials of a different sweep; these differ: {', '.join(differing)}. "
+            "Give another out, or --fresh to start over beside it (nothing is deleted)"
+        )
 
     def exists(self) -> bool:
         """Tell whether a sweep was begun here.
@@ -116,13 +139,14 @@ class Ledger:
             raise InputError(f"{self._name}: no sweep was run here: ledger/study.json is missing") from None
         return study
 
-    def _differences(self, sweep: Sweep, study: Mapping[str, Any]) -> list[str]:
+    def _differences(self, sweep: Sweep, study: Mapping[str, Any] | None) -> list[str]:
         """What differs from the sweep that began the ledger in a way that would mix results."""
         run = {result.candidate for result in self.results() if result.kind is not TrialKind.LINEAR_PROBE}
         before = (self.out / "sweep.yaml").read_text(encoding="utf-8")
         settings = same_sweep.differing_settings(before, sweep, run, bool(self.proposals()))
-        has_study = (self.root / "study.json").exists()
-        return settings + (same_sweep.differing_data(self.study(), study) if has_study else [])
+        if study is None or not (self.root / "study.json").exists():
+            return settings
+        return settings + same_sweep.differing_data(self.study(), study)
 
     # The candidates -------------------------------------------------------------------------------------------------
 
