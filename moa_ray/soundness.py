@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from moa_ray.common import uri
 from moa_ray.common.errors import InputError
 from moa_ray.common.random_streams import rng
-from moa_ray.common.schema import LABEL, TREATMENT, WELL_KEY
+from moa_ray.common.schema import COMPOUND, LABEL, TREATMENT, WELL_KEY
 from moa_ray.common.text import in_bytes
 from moa_ray.screens.validation import validation_split
 from moa_ray.tiles import build
@@ -34,11 +34,23 @@ def data_errors(study: "Study") -> list[str]:
         A line each.
     """
     errors = [problem.message for problem in study.problems if problem.severity == "error"]
-    if not errors:  # of images that are missing nothing more can be known
-        errors += check_controls(study.screen, study.sweep.images, read=not study.is_to_be_painted)
+    # Of images that are missing nothing more can be known.
+    read = not errors and not study.is_to_be_painted
+    errors += check_controls(study.screen, study.sweep.images, read)
+    errors += _unit_errors(study)
     if not study.trained_folds:
         errors.append("folds: none can be trained: " + "; ".join(f"{f.name}: {f.excluded}" for f in study.folds))
     return errors + _validation_errors(study)
+
+
+def _unit_errors(study: "Study") -> list[str]:
+    """Find that compounds cannot be scored as wholes."""
+    if study.sweep.score.unit != "compound":
+        return []
+    labels = study.screen.labelled.groupby(COMPOUND)[LABEL].unique()
+    torn = [f"{compound} ({', '.join(several)})" for compound, several in labels.items() if len(several) > 1]
+    text = f"score.unit: {len(torn)} compounds carry two labels: {_names(torn)}; set it to treatment"
+    return [text] if torn else []
 
 
 def _validation_errors(study: "Study") -> list[str]:

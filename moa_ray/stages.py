@@ -133,7 +133,7 @@ def _members(study: Study, ledger: Ledger, tracker: Tracker, console: Console) -
         return None
     settled, proposals = ledger.settled(), ledger.proposals()
     done = ledger.table("predictions", settled.values())
-    objective = loss(sweep.search.objective, sweep.aggregate, done, scored_of(ledger.study()))
+    objective = loss(sweep.search.objective, sweep.aggregate, done, scored_of(ledger.study()), sweep.score.unit)
     folds = study.search_folds, study.confirm_folds
     ranking = Race.replay(sweep.search, *folds, objective, proposals, settled.values()).ranking
     if not ranking:
@@ -178,8 +178,11 @@ def _plan(
             ledger.propose(proposal)
         return proposal
 
-    scored = scored_of(ledger.study())
-    proposals, objective = ledger.proposals(), loss(settings.objective, study.sweep.aggregate, predictions, scored)
+    scored, sweep = scored_of(ledger.study()), study.sweep
+    proposals, objective = (
+        ledger.proposals(),
+        loss(settings.objective, sweep.aggregate, predictions, scored, sweep.score.unit),
+    )
     folds, results = (study.search_folds, study.confirm_folds), settled.values()
     if len(proposals) >= settings.candidates and Race.replay(settings, *folds, objective, proposals, results).finished:
         return None

@@ -277,6 +277,22 @@ class Study:
             return None
         return build.existing(self.screen, self.sweep.images, self.sizes, self.sweep.tile_folder)
 
+    def scored(self, store: TileStore) -> pd.DataFrame:
+        """List what each fold is to score.
+
+        Parameters
+        ----------
+        store : TileStore
+            The tiles of this study's screen.
+
+        Returns
+        -------
+        DataFrame, one row per fold and unit
+            As `moa_ray.tiles.scored.scored_treatments` makes it.
+        """
+        fields, unit = self.screen.labelled, self.sweep.score.unit
+        return scored_treatments(fields, self.trained_folds, store.table, store.dropped, unit)
+
     def record(self, store: TileStore, command: str) -> dict[str, Any]:
         """Return what all trials share, for the ledger's ``study.json``.
 
@@ -302,9 +318,7 @@ class Study:
             "folds": {fold.name: fold.excluded for fold in self.folds},
             "treatments": self.treatments,
             "unscored": self.unscored.to_dict("records"),
-            "scored": scored_treatments(self.screen.labelled, self.trained_folds, store.table, store.dropped).to_dict(
-                "records"
-            ),
+            "scored": self.scored(store).to_dict("records"),
             "dropped": store.counts(self.screen.labelled).to_dict("records"),
             "left_out": self.screen.left_out.to_dict("records"),
             "examples": example_fields.choose(self.screen),

@@ -147,9 +147,9 @@ def test_an_out_of_another_sweep_is_the_error_that_the_sweep_gives(planned: Plan
 def test_dropped_tiles_of_a_store_that_is_there_are_counted(planned: Planned, tmp_path: Path) -> None:
     plain = table_sweep(tmp_path)
     rows = table_rows()
-    dead = np.zeros((32, 32), np.uint16)
-    dead[3, 3] = 60000
-    for name in rows.loc[rows["compound"] == "a", "path"]:
+    for place, name in enumerate(rows.loc[rows["compound"] == "a", "path"]):
+        dead = np.zeros((32, 32), np.uint16)
+        dead[3, place] = 60000
         tiff(tmp_path / "screen" / name, dead)
     study = Study.open(sweep_file.check(plain, "test.yaml"))
     store = study.prepare(lambda done, total: None)

@@ -39,6 +39,14 @@ class Folds(Settings):
         return (self.hold_out,) if isinstance(self.hold_out, str) else self.hold_out
 
 
+class Score(Settings):
+    """What counts as one in the headline, the leaderboard, intervals, tests and a search's objective."""
+
+    unit: Literal["treatment", "well", "compound"] = "treatment"
+    """`treatment`: a compound at a concentration, over its wells. `well`: each well by itself. `compound`: all wells
+    of a compound, whatever the concentration."""
+
+
 class Validation(Settings):
     """The part of the training wells that is watched, not learnt from: whole wells, spread over treatments."""
 

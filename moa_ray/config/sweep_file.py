@@ -25,7 +25,7 @@ from moa_ray.config.resources import Resources
 from moa_ray.config.screens import AnyScreen, Bbbc014Settings, SyntheticSettings
 from moa_ray.config.search import AnySearch, GridSettings, OptunaSettings
 from moa_ray.config.search_space import Space
-from moa_ray.config.sections import Folds, Predict, Tracking, Validation
+from moa_ray.config.sections import Folds, Predict, Score, Tracking, Validation
 from moa_ray.config.settings import LocalFolder, Location, Name, Settings
 from moa_ray.config.yaml_text import read_yaml
 
@@ -56,6 +56,8 @@ class Sweep(Settings):
     """Folder of the tile stores; null is `tiles` beside OUT, so that sweeps of the same images share them."""
     folds: Folds = Field(default_factory=Folds)
     """What is held out."""
+    score: Score = Field(default_factory=Score)
+    """What counts as one."""
     validation: Validation | None = None
     """Training wells that are watched, not learnt from; null trains on all. A search with ASHA has them by default."""
     recipe: Annotated[dict[str, Any], AsWritten(Fixed)] = Field(default={})

@@ -21,7 +21,7 @@ _STEPS = 400
 _THUMBNAIL = 96  # pixels
 
 
-def conformal_coverage(levels: Mapping[str, Calibrated], alphas: Sequence[float]) -> Figure:
+def conformal_coverage(levels: Mapping[str, Calibrated], alphas: Sequence[float], group: str = "compound") -> Figure:
     """Draw the share of sets that hold the true label against 1 - alpha, and by label the numbers at some alphas.
 
     The band holds 95 % of what so many independent compounds give whose sets hold the label with a chance of 1 - alpha.
@@ -32,6 +32,8 @@ def conformal_coverage(levels: Mapping[str, Calibrated], alphas: Sequence[float]
         Treatments, and compounds where there are any.
     alphas : sequence of float
         Those of the numbers by label.
+    group : str
+        What is independent.
 
     Returns
     -------
@@ -42,7 +44,7 @@ def conformal_coverage(levels: Mapping[str, Calibrated], alphas: Sequence[float]
     n = next(iter(levels.values())).table[COMPOUND].nunique()
     wanted = 1 - np.linspace(0, _HIGHEST, _STEPS)
     low, high = binom.ppf([[0.025], [0.975]], n, wanted) / n
-    left.fill_between(wanted, low, high, color=GREY, alpha=0.25, linewidth=0, label=f"95 % band, {n} compounds")
+    left.fill_between(wanted, low, high, color=GREY, alpha=0.25, linewidth=0, label=f"95 % band, {n} {group}s")
     left.plot(wanted, wanted, color=INK, linewidth=1, label="1 - alpha")
     left.plot(wanted, 2 * wanted - 1, color=INK, linewidth=1, linestyle=":", label="1 - 2 alpha (CV+)")
     _curves(left, levels, lambda level, alpha: float((level.true_p > alpha).mean()), lambda alpha: 1 - alpha)
@@ -51,7 +53,7 @@ def conformal_coverage(levels: Mapping[str, Calibrated], alphas: Sequence[float]
     percent_axis(left, "x", "y")
     percent_axis(right, "x")
     _by_label(right, levels, alphas, lambda counts: (counts["k"] / counts["n"], f"{counts['k']}/{counts['n']}"))
-    right.set(xlabel="treatments whose set holds the true label", xlim=(-0.03, 1.03))
+    right.set(xlabel=f"{next(iter(levels))}s whose set holds the true label", xlim=(-0.03, 1.03))
     return figure
 
 
@@ -77,7 +79,7 @@ def conformal_set_size(levels: Mapping[str, Calibrated], alphas: Sequence[float]
     left.legend(loc="upper right", frameon=False, fontsize=8)
     _by_label(right, levels, alphas, lambda counts: (counts["mean_size"], f"{counts['mean_size']:.1f}"))
     right.axvline(1, color=INK, linewidth=1, linestyle=":")
-    right.set(xlabel="labels in a set, mean over treatments", xlim=(0, None))
+    right.set(xlabel=f"labels in a set, mean over {next(iter(levels))}s", xlim=(0, None))
     return figure
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from moa_ray.common.schema import TREATMENT
 from moa_ray.config.conformal import ConformalSettings
 from moa_ray.statistics import aggregation, conformal
 from moa_ray.statistics.conformal import COVERED, CREDIBILITY, SIZE, Calibrated
+from moa_ray.statistics.units import Unit
 
 RULED_OUT, NO_LABEL, UNDECIDED, SETTLED = "true label ruled out", "no label fits", "undecided", "settled"
 FLAGS = (RULED_OUT, NO_LABEL, UNDECIDED, SETTLED)  # worst first
@@ -18,7 +19,9 @@ FLAG = "flag"
 _PREFERRED_ALPHA = 0.1
 
 
-def doubts(settings: ConformalSettings, held_out: str, is_optimistic: bool, is_external: bool) -> list[str]:
+def doubts(
+    settings: ConformalSettings, held_out: str, is_optimistic: bool, is_external: bool, group: str = "compound"
+) -> list[str]:
     """List what CV+ takes for granted and this report cannot.
 
     Parameters
@@ -31,6 +34,8 @@ def doubts(settings: ConformalSettings, held_out: str, is_optimistic: bool, is_e
         Whether a choice saw the treatments.
     is_external : bool
         Whether the predictions were made elsewhere.
+    group : str
+        What counts once.
 
     Returns
     -------
@@ -42,8 +47,8 @@ def doubts(settings: ConformalSettings, held_out: str, is_optimistic: bool, is_e
         sentences.append(
             "that each treatment was predicted by a network that saw nothing of its compound is not known here"
         )
-    elif held_out != "compound":
-        sentences.append(f"{held_out} was held out, not one compound at a time and nothing more")
+    elif held_out != group:
+        sentences.append(f"{held_out} was held out, not one {group} at a time and nothing more")
     if is_optimistic:
         sentences.append("the candidate was chosen among others by these same treatments, so its scores are too good")
     if settings.unit == "treatment":
@@ -63,11 +68,14 @@ class ConformalSets:
         P-values of ``treatment`` and of ``compound``; compounds only where any has one label.
     doubts : sequence of str
         Why CV+ promises nothing here for a compound of unknown label; empty where it does.
+    words : mapping of str to str
+        What is said for ``treatment``, which is what counts as one, and for ``compound``, which is what is independent.
     """
 
     settings: ConformalSettings
     levels: Mapping[str, Calibrated]
     doubts: Sequence[str] = ()
+    words: Mapping[str, str] = field(default_factory=lambda: {"treatment": "treatment", "compound": "compound"})
 
     @property
     def treatments(self) -> Calibrated:
@@ -174,6 +182,8 @@ def make(
     seed: int,
     aggregate: aggregation.Aggregation,
     doubts: Sequence[str] = (),
+    unit: Unit = "treatment",
+    group: str = "compound",
 ) -> ConformalSets:
     """Calibrate one candidate's treatments, and its compounds.
 
@@ -189,14 +199,18 @@ def make(
         Aggregates the treatments of a compound.
     doubts : sequence of str
         Why CV+ promises nothing for a compound of unknown label.
+    unit : {"treatment", "well", "compound"}
+        What counts as one.
+    group : str
+        What is independent: ``compound``, or ``well``.
 
     Returns
     -------
     ConformalSets
-        Treatments, and compounds where any has one label.
+        Treatments, and compounds where any has one label and they are not the same.
     """
     levels = {"treatment": conformal.calibrate(treatments, settings, seed)}
     compounds = conformal.compounds(treatments, aggregate)
-    if len(compounds):
+    if len(compounds) and unit != group:
         levels["compound"] = conformal.calibrate(compounds, dataclasses.replace(settings, unit="compound"), seed)
-    return ConformalSets(settings, levels, doubts)
+    return ConformalSets(settings, levels, doubts, {"treatment": unit, "compound": group})

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from moa_ray.common import open_set
-from moa_ray.common.schema import CANDIDATE, COMPOUND, FOLD, TREATMENT
+from moa_ray.common.schema import CANDIDATE, COMPOUND, FOLD
 from moa_ray.config.conformal import ConformalSettings
 from moa_ray.reporting import conformal_sets
 from moa_ray.reporting.conformal_sets import ConformalSets
@@ -19,6 +19,7 @@ from moa_ray.screens.example_fields import Pair
 from moa_ray.statistics import aggregation, bbc_cv, comparison
 from moa_ray.statistics import uncertainty as statistics_uncertainty
 from moa_ray.statistics.conformal import CREDIBILITY, credibility
+from moa_ray.statistics.units import Unit, unit_key
 from moa_ray.statistics.unpredicted import no_unpredicted
 
 
@@ -86,6 +87,8 @@ class Evidence:
     unpredicted : DataFrame
         Treatments that candidates were to predict and did not, as `moa_ray.statistics.unpredicted` lists them: they
         count as not right, and are not in `treatments`.
+    unit : {"treatment", "well", "compound"}
+        What counts as one: what the rows of `treatments` are.
     dropped : DataFrame
         What is there and what was dropped, by plate and compound, as `moa_ray.tiles.dropped.counts` counts it; empty
         where that is not known.
@@ -123,6 +126,7 @@ class Evidence:
     reference: str | None = None
     external: str | None = None
     unpredicted: pd.DataFrame = field(default_factory=no_unpredicted)
+    unit: Unit = "treatment"
     dropped: pd.DataFrame = field(default_factory=pd.DataFrame)
     left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -167,6 +171,12 @@ class Evidence:
         if FOLD not in self.treatments or self.treatments.empty:
             return ""
         return str(self.treatments[FOLD].iloc[0]).partition("=")[0].replace(",", ", ")
+
+    @property
+    def group(self) -> str:
+        """What bootstrap, permutation and conformal sets take as one: a compound; a well where each is called alike."""
+        wells = self.judged if self.unit == "well" else self.judged.iloc[:0]
+        return "well" if len(wells) and wells[COMPOUND].is_unique else "compound"
 
     @property
     def judged_unpredicted(self) -> pd.DataFrame:
@@ -219,8 +229,10 @@ class Evidence:
         """
         if self.best is None or self.conformal is None:
             return None
-        doubts = conformal_sets.doubts(self.conformal, self.held_out, self.is_optimistic, self.is_external)
-        return conformal_sets.make(self.judged, self.conformal, self.seed, self.aggregate, doubts)
+        doubts = conformal_sets.doubts(self.conformal, self.held_out, self.is_optimistic, self.is_external, self.group)
+        return conformal_sets.make(
+            self.judged, self.conformal, self.seed, self.aggregate, doubts, self.unit, self.group
+        )
 
     @cached_property
     def treatments_with_sets(self) -> pd.DataFrame:
@@ -229,7 +241,7 @@ class Evidence:
             return self.treatments
         level = self.sets.treatments
         table = level.as_table(self.sets.reached("treatment")).assign(**{CANDIDATE: self.best[CANDIDATE]})
-        key = [CANDIDATE, *TREATMENT]
+        key = [CANDIDATE, *unit_key(self.treatments)]
         added = [name for name in table if name not in self.treatments]
         return self.treatments.merge(table[[*key, *added]], on=key, how="left", validate="one_to_one")
 

@@ -25,6 +25,7 @@ from moa_ray.search.linear_probe import ProbeResults
 from moa_ray.search.race import Race
 from moa_ray.statistics import aggregation, comparison, unpredicted
 from moa_ray.statistics import leaderboard as statistics_leaderboard
+from moa_ray.statistics.units import with_unit
 from moa_ray.tracking.ledger import Ledger
 from moa_ray.tracking.results import Result
 
@@ -82,7 +83,8 @@ class Contents:
         probe = linear_probe.read(sweep, study["search_folds"], ledger, results)
         sweep = sweep if probe is None else sweep.without(probe.dropped)
         results = linear_probe.candidate_results(sweep, ledger, results)
-        return cls(ledger, study, sweep, probe, results, ledger.table("predictions", results))
+        predictions = with_unit(ledger.table("predictions", results), sweep.score.unit)
+        return cls(ledger, study, sweep, probe, results, predictions)
 
     @cached_property
     def folded(self) -> Folded:
@@ -185,6 +187,7 @@ def evidence(contents: Contents, reference: str | None = None) -> Evidence:
         unscored=pd.DataFrame(study.get("unscored", [])),
         reference=reference or sweep.reference,
         unpredicted=missing,
+        unit=sweep.score.unit,
         dropped=pd.DataFrame(study.get("dropped", [])),
         left_out=pd.DataFrame(study.get("left_out", [])),
     )
@@ -278,7 +281,7 @@ def samples(contents: Contents) -> pd.DataFrame:
             drawn.setdefault(name, []).append(result)
     # A candidate at a time: a hundred samples of all tiles of all candidates would be gigabytes.
     tables = [
-        aggregation.sampled(rows.assign(**{CANDIDATE: name}), sweep.aggregate)
+        aggregation.sampled(with_unit(rows, sweep.score.unit).assign(**{CANDIDATE: name}), sweep.aggregate)
         for name, trials in drawn.items()
         if len(rows := contents.ledger.table("samples", trials))
     ]

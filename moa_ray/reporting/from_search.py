@@ -50,7 +50,7 @@ def race(
         return None
     settled = [result for result in folded.first if result.status in SETTLED]
     first = ensembles.first_predictions(folded, predictions, sweep.space.seeds[0])
-    measure = loss(sweep.search.objective, sweep.aggregate, first, scored_of(study))
+    measure = loss(sweep.search.objective, sweep.aggregate, first, scored_of(study), sweep.score.unit)
     proposals = [dataclasses.replace(proposal, recipe=proposal.recipe.ensemble) for proposal in ledger.proposals()]
     return Race.replay(sweep.search, study["search_folds"], study["confirm_folds"], measure, proposals, settled)
 

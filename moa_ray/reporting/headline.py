@@ -31,8 +31,8 @@ def headline(evidence: Evidence) -> str:
     unfinished = "" if best["complete"] else f"UNFINISHED ({reached(evidence, best)}): "
     scored = "".join(f"; {clause}" for clause in (unpredicted(evidence), scorable(evidence)) if clause)
     return (
-        f"{unfinished}{best['k']} of {best['n']} treatments right, {percent(best['treatment_accuracy'])} "
-        f"({interval(best)}); {best[CANDIDATE]}; {chosen(evidence)}; {baseline(evidence)}{scored}"
+        f"{unfinished}{best['k']} of {best['n']} {evidence.unit}s right, {percent(best['treatment_accuracy'])} "
+        f"({interval(evidence, best)}); {best[CANDIDATE]}; {chosen(evidence)}; {baseline(evidence)}{scored}"
     )
 
 
@@ -92,11 +92,13 @@ def reached(evidence: Evidence, best: Mapping[str, Any]) -> str:
     return f"{best['folds_finished']} of {best['n_folds']} folds"
 
 
-def interval(best: Mapping[str, Any]) -> str:
+def interval(evidence: Evidence, best: Mapping[str, Any]) -> str:
     """Write the intervals of an accuracy.
 
     Parameters
     ----------
+    evidence : Evidence
+        What the report stands on.
     best : mapping of str to Any
         Scores of one candidate, of an ensemble with those of its members.
 
@@ -107,7 +109,7 @@ def interval(best: Mapping[str, Any]) -> str:
     """
     words = (
         f"95 % Wilson interval {percent(best['wilson_low'])} to {percent(best['wilson_high'])}; 95 % bootstrap over "
-        f"{best['compounds']} compounds {percent(best['compound_low'])} to {percent(best['compound_high'])}"
+        f"{best['compounds']} {evidence.group}s {percent(best['compound_low'])} to {percent(best['compound_high'])}"
     )
     if pd.isna(best.get("seeds")):
         return words

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moa_ray.common.schema import CANDIDATE, COMPOUND, FOLD, METHOD, TREATMENT
+from moa_ray.common.schema import CANDIDATE, COMPOUND, FOLD, METHOD
 from moa_ray.statistics import uncertainty
 from moa_ray.statistics.uncertainty import MEASURES, RIGHT, SINGLE, UNKNOWN, Rejection, Separation
+from moa_ray.statistics.units import unit_key
 
 METHODS: Mapping[str, str] = {
     SINGLE: "as predicted",
@@ -93,7 +94,9 @@ class JudgedUncertainty:
     def counts(self) -> dict[str, int]:
         """Return the numbers of treatments and compounds, known and unknown."""
         sides = {"known": self.known, "unknown": self.unknown}
-        treatments = {f"{name}_treatments": len(table[TREATMENT].drop_duplicates()) for name, table in sides.items()}
+        treatments = {
+            f"{name}_treatments": len(table[unit_key(table)].drop_duplicates()) for name, table in sides.items()
+        }
         return treatments | {f"{name}_compounds": table[COMPOUND].nunique() for name, table in sides.items()}
 
 

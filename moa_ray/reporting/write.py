@@ -23,6 +23,7 @@ from moa_ray.reporting.headline import headline, reached
 from moa_ray.reporting.section import Section
 from moa_ray.reporting.sections import SECTIONS
 from moa_ray.reporting.summary import summary
+from moa_ray.statistics.units import UNIT
 
 _SOMETIMES = {"conformal.parquet", "treatment_samples.parquet", "reference.csv"}  # tables not of every sweep
 
@@ -83,7 +84,7 @@ def write(place: Place, reference: str | None = None) -> Written:
     """
     contents = Contents.read(place)
     out, evidence = contents.ledger.out, from_ledger.evidence(contents, reference)
-    contents.folded.predictions.to_parquet(out / "predictions.parquet", index=False)
+    contents.folded.predictions.drop(columns=UNIT, errors="ignore").to_parquet(out / "predictions.parquet", index=False)
     written = write_evidence(evidence, out, _SOMETIMES)
     return replace(
         written,

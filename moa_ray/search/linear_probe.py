@@ -18,6 +18,7 @@ from moa_ray.config.search import GridSettings
 from moa_ray.config.sweep_file import Sweep
 from moa_ray.statistics import aggregation, scores, unpredicted
 from moa_ray.statistics import leaderboard as statistics_leaderboard
+from moa_ray.statistics.units import with_unit
 from moa_ray.tracking.ledger import Ledger
 from moa_ray.tracking.results import Result, TrialKind
 
@@ -76,7 +77,7 @@ def read(sweep: Sweep, folds: Sequence[str], ledger: Ledger, results: Collection
         return None
     probes = {recipe.candidate: recipe for recipe in sweep.linear_probes}
     trials = [result for result in results if result.candidate in probes and result.fold in folds]
-    predictions = ledger.table("predictions", trials)
+    predictions = with_unit(ledger.table("predictions", trials), sweep.score.unit)
     recipes = {name: recipe.as_dict() for name, recipe in probes.items()}
     missing = _unpredicted(ledger, trials, predictions, {name: set(folds) for name in probes})
     leaderboard = (

@@ -7,13 +7,18 @@ import pandas as pd
 
 from moa_ray.common.schema import CANDIDATE, FOLD, LABEL
 from moa_ray.statistics import aggregation, scores
+from moa_ray.statistics.units import Unit, with_unit
 from moa_ray.tracking.results import Result
 
 Loss = Callable[[Result], float]
 
 
 def loss(
-    objective: str, how: aggregation.Aggregation, done: pd.DataFrame | None = None, scored: pd.DataFrame | None = None
+    objective: str,
+    how: aggregation.Aggregation,
+    done: pd.DataFrame | None = None,
+    scored: pd.DataFrame | None = None,
+    unit: Unit = "treatment",
 ) -> Loss:
     """Make the function that measures a finished trial by the objective; lower is better.
 
@@ -28,6 +33,8 @@ def loss(
     scored : DataFrame, one row per fold and treatment, or None
         What each fold is to score. A treatment without a prediction is not right; a log-loss is over those predicted,
         and that of a fold where none is left to predict is that of guessing, the same for every candidate.
+    unit : {"treatment", "well", "compound"}
+        What counts as one.
 
     Returns
     -------
@@ -39,7 +46,7 @@ def loss(
     if scored is not None and len(scored):
         wanted = scored.groupby(FOLD).size().to_dict()
         guess = guess if objective == "treatment_accuracy" else math.log(scored[LABEL].nunique())
-    measured = {} if done is None else _losses(objective, how, done, wanted)
+    measured = {} if done is None else _losses(objective, how, with_unit(done, unit), wanted)
 
     def loss_of(result: Result) -> float:
         if result.key in measured:
@@ -47,7 +54,7 @@ def loss(
         if result.predictions is None:
             assert wanted, f"{result.key} finished without predictions"
             return guess
-        return _losses(objective, how, result.predictions, wanted).get(result.key, guess)
+        return _losses(objective, how, with_unit(result.predictions, unit), wanted).get(result.key, guess)
 
     return loss_of
 

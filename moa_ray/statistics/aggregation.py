@@ -33,6 +33,7 @@ from moa_ray.common.schema import (
     require_columns,
     require_unique,
 )
+from moa_ray.statistics.units import Unit, unit_columns, unit_of
 
 Aggregation = Literal["median", "mean"]
 
@@ -85,7 +86,8 @@ def treatments(
     Parameters
     ----------
     predictions : DataFrame, one row per tile
-        Columns ``Metadata_*``, ``candidate``, ``fold``, ``backbone`` and one ``prob_<label>`` per class.
+        Columns ``Metadata_*``, ``candidate``, ``fold``, ``backbone`` and one ``prob_<label>`` per class. Where it says
+        that wells or compounds count (`moa_ray.statistics.units.with_unit`), these stand in place of treatments.
     how : {"median", "mean"}
         Reduction over the tiles of a well, then over the wells of a treatment.
     apart : bool
@@ -109,7 +111,7 @@ def treatments(
     ----------
     Kensert, Harrison and Spjuth 2019, "median over fields, then replicates".
     """
-    return over_wells(wells(predictions, how, apart, held_out), how, apart)
+    return over_wells(wells(predictions, how, apart, held_out), how, apart, unit_of(predictions))
 
 
 def sampled(samples: pd.DataFrame, how: Aggregation = "median") -> pd.DataFrame:
@@ -140,8 +142,8 @@ def sampled(samples: pd.DataFrame, how: Aggregation = "median") -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def over_wells(by_well: pd.DataFrame, how: Aggregation, apart: bool = False) -> pd.DataFrame:
-    """Aggregate wells to treatments.
+def over_wells(by_well: pd.DataFrame, how: Aggregation, apart: bool = False, unit: Unit = "treatment") -> pd.DataFrame:
+    """Aggregate wells to treatments, or to what else counts as one.
 
     Parameters
     ----------
@@ -151,12 +153,16 @@ def over_wells(by_well: pd.DataFrame, how: Aggregation, apart: bool = False) -> 
         Reduction over the wells of a treatment.
     apart : bool
         Aggregate each fold by itself.
+    unit : {"treatment", "well", "compound"}
+        What counts as one.
 
     Returns
     -------
-    DataFrame, one row per candidate and treatment
+    DataFrame, one row per candidate and unit
     """
-    return _collapse(by_well.assign(**{REPLICATES: 1}), [*_group_key(apart), *TREATMENT], how, [REPLICATES, TILES])
+    named = unit_columns(by_well, unit)
+    rows = by_well.assign(**{REPLICATES: 1, **{name: named[name] for name in named}})
+    return _collapse(rows, [*_group_key(apart), *named], how, [REPLICATES, TILES])
 
 
 def _group_key(apart: bool) -> list[str]:

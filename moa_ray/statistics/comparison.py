@@ -8,9 +8,10 @@ spite of that is not distinguishable; one that is found worse may be so a little
 import numpy as np
 import pandas as pd
 
-from moa_ray.common.schema import CANDIDATE, COMPOUND, FOLD, LABEL, TREATMENT
+from moa_ray.common.schema import CANDIDATE, COMPOUND, FOLD, LABEL
 from moa_ray.statistics.aggregation import PREDICTED
 from moa_ray.statistics.intervals import holm, mcnemar, sign_flip, sums
+from moa_ray.statistics.units import unit_key
 
 LEVEL = 0.05
 BEST, WORSE, BETTER, ALIKE = "best", "worse", "better", "not distinguishable"
@@ -31,7 +32,7 @@ def right(treatments: pd.DataFrame) -> pd.DataFrame:
     DataFrame of float, one row per treatment, one column per candidate
         1 where it was right, 0 where not, NaN where the candidate did not predict it.
     """
-    key = [*TREATMENT, FOLD] if FOLD in treatments else TREATMENT
+    key = [*unit_key(treatments), *([FOLD] if FOLD in treatments else [])]
     hit = (treatments[PREDICTED] == treatments[LABEL]).astype(float)
     return treatments.assign(hit=hit).pivot(index=key, columns=CANDIDATE, values="hit")
 

@@ -40,7 +40,6 @@ from moa_ray.common.schema import (
     COMPOUND,
     CONCENTRATION,
     LABEL,
-    TREATMENT,
     labels_of,
     probability_column,
     probability_columns,
@@ -49,6 +48,7 @@ from moa_ray.common.schema import (
 )
 from moa_ray.config.conformal import ConformalSettings, Score, Unit
 from moa_ray.statistics import aggregation, intervals
+from moa_ray.statistics.units import unit_key
 
 with warnings.catch_warnings():  # on import crepes tells Python to print every UserWarning, whoever raises it
     from crepes import ConformalClassifier
@@ -196,7 +196,7 @@ def calibrate(table: pd.DataFrame, settings: ConformalSettings | None = None, se
     """
     settings = settings or ConformalSettings()
     require_columns(table, [COMPOUND, CONCENTRATION, *map(probability_column, table[LABEL].unique())], "treatments")
-    require_unique(table, TREATMENT, "treatments")
+    require_unique(table, unit_key(table), "treatments")
     table = table.reset_index(drop=True)
     parts = _parts(table, settings)
     p = _p_values(table, table, parts, settings, seed)
@@ -371,7 +371,10 @@ def _of_label(values: pd.DataFrame, labels: pd.Series) -> NDArray[np.float64]:
 
 def _drawn(table: pd.DataFrame, seed: int) -> NDArray[np.float64]:
     """Draw two numbers per row that depend on its treatment alone: its turn to represent its compound, and APS's."""
-    keys = [f"{compound}\n{float(dose)!r}" for compound, dose in table[TREATMENT].itertuples(index=False)]
+    keys = [
+        "\n".join([str(compound), repr(float(dose)), *map(str, place)])
+        for compound, dose, *place in table[unit_key(table)].itertuples(index=False)
+    ]
     drawn = [rng(seed, key).random(2) for key in keys]
     return np.array(drawn).reshape(-1, 2)
 

@@ -21,6 +21,7 @@ from moa_ray.statistics.aggregation import (
     wells,
 )
 from moa_ray.statistics.intervals import wilson
+from moa_ray.statistics.units import unit_of
 
 SCORES = (
     *("k", "n", "treatment_accuracy", "wilson_low", "wilson_high", "compounds", "compound_low", "compound_high"),
@@ -267,7 +268,7 @@ def scores(
     if tiles.empty:
         return dict(NOTHING_SCORED)
     by_well = wells(tiles, how)
-    table = over_wells(by_well, how)
+    table = over_wells(by_well, how, unit=unit_of(tiles))
     values = {**treatment_scores(table, missing), "well_accuracy": accuracy(by_well), "tile_accuracy": accuracy(tiles)}
     return {name: values[name] for name in SCORES}
 

@@ -30,12 +30,12 @@ from moa_ray.common.schema import (
     LABEL,
     METHOD,
     SAMPLE,
-    TREATMENT,
     probability_columns,
     require_columns,
 )
 from moa_ray.statistics import aggregation
 from moa_ray.statistics.conformal import CREDIBILITY
+from moa_ray.statistics.units import unit_key
 
 SINGLE = "single"
 RIGHT, UNKNOWN = "right", "unknown"
@@ -87,7 +87,7 @@ def measures(treatments: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measured(samples: pd.DataFrame) -> pd.DataFrame:
-    key = [CANDIDATE, METHOD, *([FOLD] if FOLD in samples else []), *TREATMENT]
+    key = [CANDIDATE, METHOD, *([FOLD] if FOLD in samples else []), *unit_key(samples)]
     require_columns(samples, [*key, SAMPLE, LABEL, *probability_columns(samples)], "samples")
     rows = aggregation.renormalise(samples).reset_index(drop=True)
     columns = probability_columns(rows)

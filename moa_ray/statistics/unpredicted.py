@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from moa_ray.common.open_set import closed_set
-from moa_ray.common.schema import BACKBONE, CANDIDATE, FOLD, LABEL, OPEN_SET, TREATMENT
+from moa_ray.common.schema import BACKBONE, CANDIDATE, CONCENTRATION, FOLD, LABEL, OPEN_SET, TREATMENT
 from moa_ray.statistics.aggregation import REPLICATES, TILES
+from moa_ray.statistics.units import unit_columns, unit_key, unit_of
 
 REASON = "reason"
 NOT_FINISHED = "its fold did not finish"
@@ -33,7 +34,8 @@ def scored_of(study: Mapping[str, Any]) -> pd.DataFrame:
         Compound, concentration, label, ``fold``, and ``reason``: why there is no tile of it, empty where there is one.
         No row where the ledger is from before this was kept.
     """
-    return pd.DataFrame(study.get("scored", []), columns=[*TREATMENT, LABEL, FOLD, REASON])
+    rows = pd.DataFrame(study.get("scored", []))
+    return rows if len(rows) else pd.DataFrame(columns=[*TREATMENT, LABEL, FOLD, REASON])
 
 
 def no_unpredicted() -> pd.DataFrame:
@@ -73,7 +75,9 @@ def unpredicted(
     done = trials[trials["status"] == "finished"]
     finished = {name: set(rows[FOLD]) for name, rows in done.groupby(CANDIDATE)}
     tiles = closed_set(predictions)
-    predicted = {name: _key(rows).unique() for name, rows in tiles.groupby(CANDIDATE)} if len(tiles) else {}
+    named = unit_columns(tiles, unit_of(predictions)) if len(tiles) else tiles
+    groups = tiles.groupby(CANDIDATE).groups if len(tiles) else {}
+    predicted = {name: _key(named.loc[rows]).unique() for name, rows in groups.items()}
     tables = []
     for candidate, folds in wanted.items():
         rows = scored[scored[FOLD].isin(folds)]
@@ -86,8 +90,9 @@ def unpredicted(
     if listed.empty:
         return no_unpredicted()
     joined = {name: (name, lambda texts: "; ".join(sorted(set(texts)))) for name in (FOLD, REASON)}
-    grouped = listed.groupby([CANDIDATE, *TREATMENT], sort=False).agg(**{LABEL: (LABEL, "first"), **joined})
-    return grouped.reset_index()[list(COLUMNS)]
+    key = unit_key(listed)
+    grouped = listed.groupby([CANDIDATE, *key], sort=False).agg(**{LABEL: (LABEL, "first"), **joined})
+    return grouped.reset_index()[[CANDIDATE, *key, LABEL, FOLD, REASON]]
 
 
 def of_no_tile(table: pd.DataFrame) -> pd.DataFrame:
@@ -124,7 +129,7 @@ def with_unpredicted(treatments: pd.DataFrame, table: pd.DataFrame) -> pd.DataFr
     if table.empty or treatments.empty:
         return treatments
     backbones = treatments.drop_duplicates(CANDIDATE).set_index(CANDIDATE)[BACKBONE]
-    values = {name: table[name] for name in (CANDIDATE, *TREATMENT, LABEL, FOLD)}
+    values = {name: table[name] for name in (CANDIDATE, *unit_key(table), LABEL, FOLD)}
     values |= {BACKBONE: table[CANDIDATE].map(backbones), OPEN_SET: False, REPLICATES: 0, TILES: 0}
     rows = pd.DataFrame({name: values.get(name) for name in treatments}, index=table.index)
     known = {
@@ -136,4 +141,5 @@ def with_unpredicted(treatments: pd.DataFrame, table: pd.DataFrame) -> pd.DataFr
 
 
 def _key(table: pd.DataFrame) -> pd.MultiIndex:
-    return pd.MultiIndex.from_arrays([table[TREATMENT[0]].astype("str"), table[TREATMENT[1]].astype("float64")])
+    kinds = {name: "float64" if name == CONCENTRATION else "str" for name in unit_key(table)}
+    return pd.MultiIndex.from_frame(table[list(kinds)].astype(kinds))

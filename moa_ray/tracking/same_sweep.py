@@ -46,6 +46,8 @@ def differing_settings(before: str, sweep: Sweep, run: Set[str], has_proposals: 
     keys = [key for key in {**earlier, **now} if earlier.get(key) != now.get(key)]
     keys = [key for key in keys if key.split(".")[0] not in _CHANGEABLE and not key.startswith(_LINEAR_PROBE)]
     is_grid = isinstance(sweep.search, GridSettings)
+    if is_grid:  # it trains all that it trains, whatever counts as one
+        keys = [key for key in keys if not key.startswith("score.")]
     if not is_grid and _is_longer(now.get("seeds"), earlier.get("seeds")):
         keys = [key for key in keys if key != "seeds"]
     recipe_keys = [key for key in keys if key.startswith(_SHAPING) and key not in _EXTENSIBLE]

@@ -37,7 +37,7 @@ SEARCH = {
 }
 
 
-def grid(folder: Path, candidates: int = 2, **told: Any) -> tuple[Sweep, Ledger]:
+def grid(folder: Path, candidates: int = 2, unit: str = "treatment", **told: Any) -> tuple[Sweep, Ledger]:
     """A sweep of two candidates on four folds, and its ledger, with more that the study tells: nothing trained yet."""
     plain = {
         "study": "reported",
@@ -45,6 +45,7 @@ def grid(folder: Path, candidates: int = 2, **told: Any) -> tuple[Sweep, Ledger]
         "screen": {"name": "synthetic", "root": str(folder / "painted")},
         "recipe": {"backbone": "SmallCNN", "weights": "random"},
         "search": {"space": {"learning_rate": [0.1, 0.01][:candidates]}},
+        "score": {"unit": unit},
     }
     sweep = sweep_file.check(plain, "test.yaml")
     ledger = Ledger(sweep.out)

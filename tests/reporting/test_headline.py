@@ -49,3 +49,10 @@ def test_an_unfinished_result_says_so() -> None:
 
 def test_a_sweep_without_predictions_has_a_headline() -> None:
     assert headline(evidence(candidates=1, finished=0)) == "No prediction: no trial finished."
+
+
+def test_wells_of_a_screen_of_one_compound_are_not_called_compounds() -> None:
+    judged = evidence()
+    line = headline(dataclasses.replace(judged, unit="well", treatments=judged.treatments.assign(Metadata_Plate="P")))
+    assert "3 of 4 wells right" in line
+    assert "95 % bootstrap over 4 wells" in line

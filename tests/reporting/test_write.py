@@ -182,6 +182,25 @@ def test_a_treatment_without_a_tile_counts_as_not_right_and_is_named(tmp_path: P
         assert words in page
 
 
+@undrawn
+def test_wells_are_counted_where_the_sweep_file_says_so(tmp_path: Path) -> None:
+    sweep, ledger = grid(tmp_path, unit="well")
+    for compound, label in COMPOUNDS.items():
+        ledger.write(finished(sweep, 0, compound, label))
+        ledger.write(finished(sweep, 1, compound, "Alpha"))
+    written = write(sweep.out)
+    assert "8 of 8 wells right" in written.headline
+    assert "95 % bootstrap over 4 compounds" in written.headline
+    assert "always saying 'Alpha', the majority class: 4 of 8" in written.headline
+    leaderboard = pd.read_csv(sweep.out / "leaderboard.csv")
+    assert leaderboard[["k", "n", "compared"]].to_numpy().tolist() == [[8, 8, 8], [4, 8, 8]]
+    assert len(pd.read_parquet(sweep.out / "treatments.parquet")) == 2 * 8
+    assert "unit" not in pd.read_parquet(sweep.out / "predictions.parquet")
+    page = words_of(sweep.out)
+    assert "Wells that went wrong" in page
+    assert "wells right" in page
+
+
 def test_drawing_again_gives_the_same_files(tmp_path: Path) -> None:
     sweep, ledger = grid(tmp_path)
     for compound in COMPOUNDS:

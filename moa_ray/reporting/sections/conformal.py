@@ -19,6 +19,7 @@ from moa_ray.reporting.html_table import HtmlTable, percent
 from moa_ray.reporting.section import Section
 from moa_ray.statistics import conformal
 from moa_ray.statistics.conformal import CONFIDENCE, CREDIBILITY
+from moa_ray.statistics.units import unit_name
 
 MOST_TILES = 20
 MOST_LINES = 50  # all are in conformal.parquet
@@ -92,7 +93,8 @@ class Conformal(Section):
     def of(cls, evidence: Evidence) -> Self | None:
         if evidence.sets is None:
             return None
-        if evidence.tiles is None:
+        # A treatment's tile need not be of the well that is named.
+        if evidence.tiles is None or (evidence.unit == "well" and evidence.group != "well"):
             return cls(evidence.sets)
         worst = evidence.sets.worst()[TREATMENT].head(MOST_TILES).itertuples(index=False, name=None)
         return cls(evidence.sets, evidence.tiles.of_treatments(worst))
@@ -100,10 +102,11 @@ class Conformal(Section):
     def figures(self) -> dict[str, Figure]:
         if self.sets.shown is None:
             return {}
-        alphas = self.sets.reached("treatment")
+        alphas, words = self.sets.reached("treatment"), self.sets.words
+        levels = {words[level]: calibrated for level, calibrated in self.sets.levels.items()}
         return {
-            "conformal_coverage": conformal_coverage(self.sets.levels, alphas),
-            "conformal_set_size": conformal_set_size(self.sets.levels, alphas),
+            "conformal_coverage": conformal_coverage(levels, alphas, words["compound"]),
+            "conformal_set_size": conformal_set_size(levels, alphas),
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -144,7 +147,7 @@ class Conformal(Section):
         shown = []
         for row in sets.worst().head(MOST_LINES).to_dict("records"):
             png = tiles.get((row[COMPOUND], row[CONCENTRATION]))
-            cells = [row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL]]
+            cells = [unit_name(row), f"{row[CONCENTRATION]:g}", row[LABEL]]
             cells += [_in_words(row[f"set_{sets.shown:g}"], len(sets.treatments.p.columns))]
             cells += [f"{row[name]:.2f}" for name in (CREDIBILITY, CONFIDENCE)]
             uri = "" if png is None else "data:image/png;base64," + base64.b64encode(png).decode()
@@ -162,7 +165,8 @@ class Conformal(Section):
         """What each alpha gives, with what is promised."""
         sets = self.sets
         headings = ["of", "alpha", "hold the true label", "share", "95 % interval", "here, by ranks"]
-        headings += ["new compound, CV+", "new compound, one network", "mean set size", "one label", "no label"]
+        group = sets.words["compound"]
+        headings += [f"new {group}, CV+", f"new {group}, one network", "mean set size", "one label", "no label"]
         rows = []
         for level in sets.levels:
             for alpha in sets.reached(level):
@@ -170,7 +174,7 @@ class Conformal(Section):
                 share = percent(coverage["k"] / coverage["n"])
                 rows.append(
                     [
-                        *(f"{level}s", f"{alpha:g}", f"{coverage['k']} of {coverage['n']}", share),
+                        *(f"{sets.words[level]}s", f"{alpha:g}", f"{coverage['k']} of {coverage['n']}", share),
                         f"{percent(coverage['low'])} to {percent(coverage['high'])}",
                         f"about {percent(1 - alpha)}" if sets.levels[level].unit == "compound" else "nothing",
                         "nothing" if promise is None else f"at least {percent(promise)}",
@@ -187,7 +191,9 @@ class Conformal(Section):
         for level, calibrated in self.sets.levels.items():
             for alpha in self.sets.settings.alphas:
                 if alpha < calibrated.smallest:
-                    levels.setdefault((alpha, calibrated.n, calibrated.unit), []).append(f"{level}s")
+                    words = self.sets.words
+                    counted = (alpha, calibrated.n, words[calibrated.unit])
+                    levels.setdefault(counted, []).append(f"{words[level]}s")
         return [Limit(alpha, names, n, unit, conformal.smallest(n)) for (alpha, n, unit), names in levels.items()]
 
 

@@ -91,7 +91,7 @@ class Leaderboard(Section):
             ("right", True, lambda row: f"{row['k']} of {row['n']}" if row["n"] else "–"),
             ("accuracy", True, lambda row: percent(row["treatment_accuracy"])),
             ("95 % Wilson", True, wilson),
-            ("95 % over compounds", True, _over_compounds),
+            (f"95 % over {self.evidence.group}s", True, _over_compounds),
             *([("seeds", True, _seeds)] if "seeds" in leaderboard else []),
             *(tested if len(leaderboard) > 1 else []),
             *([] if elsewhere else trained[:3]),

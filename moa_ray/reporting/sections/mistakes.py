@@ -10,11 +10,9 @@ from matplotlib.figure import Figure
 
 from moa_ray.common.schema import (
     CANDIDATE,
-    COMPOUND,
     CONCENTRATION,
     FOLD,
     LABEL,
-    TREATMENT,
     labels_of,
     probability_column,
 )
@@ -23,6 +21,7 @@ from moa_ray.reporting.figures import GREEN, GREY, ORANGE, bare, plain_text, roo
 from moa_ray.reporting.html_table import HtmlTable
 from moa_ray.reporting.section import Section
 from moa_ray.statistics import aggregation
+from moa_ray.statistics.units import unit_key, unit_name
 from moa_ray.statistics.unpredicted import REASON, no_unpredicted
 
 _MOST_DRAWN = 24
@@ -64,14 +63,14 @@ class Mistakes(Section):
         return {"wrong_treatments": wrong_treatments(self.treatments)} if len(self.mistakes) else {}
 
     def summary(self) -> dict[str, Any]:
-        columns = [*TREATMENT, LABEL, FOLD, REASON]
+        columns = [*unit_key(self.missing), LABEL, FOLD, REASON]
         return {"treatments_not_predicted": self.missing[columns].to_dict("records")}
 
     @property
     def not_predicted(self) -> HtmlTable:
         """Every treatment that counts as not right for want of a prediction, with the reason."""
         rows = [
-            [row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL], row[FOLD], row[REASON]]
+            [unit_name(row), f"{row[CONCENTRATION]:g}", row[LABEL], row[FOLD], row[REASON]]
             for row in self.missing.to_dict("records")
         ]
         headings = ["compound", "µmol/L", "true label", "fold", "reason"]
@@ -88,10 +87,11 @@ class Mistakes(Section):
         headings += [{aggregation.REPLICATES: "wells"}.get(name, name) for name in counted] + ["candidates wrong here"]
         rows = []
         for _, row in self.mistakes.iterrows():
-            same = compared[(compared[COMPOUND] == row[COMPOUND]) & (compared[CONCENTRATION] == row[CONCENTRATION])]
+            key = unit_key(compared)
+            same = compared[(compared[key] == row[key]).all(axis=1)]
             wrong = int((same[aggregation.PREDICTED] != same[LABEL]).sum())
             true, taken = (f"{row[probability_column(row[name])]:.3f}" for name in (LABEL, aggregation.PREDICTED))
-            cells = [row[COMPOUND], f"{row[CONCENTRATION]:g}", row[LABEL], true, row[aggregation.PREDICTED], taken]
+            cells = [unit_name(row), f"{row[CONCENTRATION]:g}", row[LABEL], true, row[aggregation.PREDICTED], taken]
             rows.append([*cells, *(str(row[name]) for name in counted), f"{wrong} of {len(same)}"])
         return HtmlTable(headings, rows, [False, True, False, True, False, True, *[True] * len(counted), True])
 
@@ -168,7 +168,7 @@ def _bars(axes: Axes, treatment: pd.Series, labels: Sequence[str]) -> None:
     for tick, true in zip(axes.get_yticklabels(), is_true, strict=True):
         tick.set_fontweight("bold" if true else "normal")
     dose = f", {treatment[CONCENTRATION]:g} µmol/L" if treatment[CONCENTRATION] else ""
-    title = plain_text(treatment[COMPOUND]) + dose
+    title = plain_text(unit_name(treatment)) + dose
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xticks([])
     axes.tick_params(length=0, labelsize=9)

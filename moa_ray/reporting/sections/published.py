@@ -47,6 +47,8 @@ class Published(Section):
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self | None:
+        if evidence.unit != "treatment":  # the published ones are treatments
+            return None
         return None if evidence.reference is None else cls(evidence.reference, _laid_beside(evidence))
 
     def figures(self) -> dict[str, Figure]:
