@@ -198,9 +198,9 @@ def check_controls(screen: Screen, preparation: Preparation, read: bool = True) 
     for unit, group in fallbacks(screen, preparation)[0].items() if read else ():
         groups.setdefault(tuple(group), unit)
     errors = []
-    for group, unit in groups.items():
+    for members, unit in groups.items():
         try:
-            some = _enough([locations for other in group for locations in paths.get(other, ())], screen, preparation)
+            some = _enough([locations for other in members for locations in paths.get(other, ())], screen, preparation)
             _checked(some, unit, screen, preparation)
         except InputError as error:
             errors.append(str(error))
