@@ -65,6 +65,9 @@ def test_the_report_of_an_old_ledger_has_the_numbers_that_it_had(out: Path) -> N
     for part in ("temperatures", "after"):
         tempered, tempered_before = (pd.Series(each["calibration"].pop(part), dtype=object) for each in (now, summary))
         pd.testing.assert_series_equal(tempered, tempered_before, check_exact=False, rtol=2e-6, atol=0)
+    # What the code before did not know is empty.
+    assert [now.pop(name) for name in ("treatments_not_predicted", "rows_left_out")] == [[], []]
+    assert now.pop("dropped") == {"by_plate_and_compound": []}
     assert now == summary
 
 
