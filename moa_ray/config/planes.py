@@ -64,16 +64,14 @@ PathColumns = Annotated[
 ]
 
 
-class ImageSettings(Settings):
-    """A channel whose images are planes of larger files."""
+class PlaneSettings(Settings):
+    """Which plane of its files a channel is."""
 
     advice: ClassVar[dict[str, str]] = {
         "z": "a plane of a stack is project: {z: 3}; its projections are project: max and project: mean",
         "t": "a point in time is time: 0",
     }
 
-    path: PathColumns
-    """Column of image paths, or those of folders and of file names: `[folder, file]`."""
     channel: Number | Name | None = None
     """Number of the file's channel or sample, from 0, or its name in the OME metadata; `grey` is a file of colours of
     which red, green and blue are the same, which is checked."""
@@ -91,7 +89,7 @@ class ImageSettings(Settings):
     """Number of the image, from 0, where a file holds several (series)."""
 
     @model_validator(mode="after")
-    def _says_time_once(self) -> "ImageSettings":
+    def _says_time_once(self) -> "PlaneSettings":
         if isinstance(self.project, ProjectSettings) and self.project.time is not None and self.time is not None:
             raise ValueError("time and project.time say the same; leave out one of them")
         return self
@@ -106,6 +104,13 @@ class ImageSettings(Settings):
         return None if plane == Plane() else plane
 
 
+class ImageSettings(PlaneSettings):
+    """A channel whose images are planes of larger files."""
+
+    path: PathColumns
+    """Column of image paths, or those of folders and of file names: `[folder, file]`."""
+
+
 def _form_of_source(written: Any) -> str:
     return "plane" if isinstance(written, dict | ImageSettings) else _form_of_path(written)
 
@@ -113,4 +118,14 @@ def _form_of_source(written: Any) -> str:
 ImageSource = Annotated[
     Annotated[str, Tag("column")] | Annotated[TwoColumns, Tag("columns")] | Annotated[ImageSettings, Tag("plane")],
     Discriminator(_form_of_source),
+]
+
+
+def _form_of_zarr(written: Any) -> str:
+    return "plane" if isinstance(written, dict | PlaneSettings) else "channel"
+
+
+ZarrSource = Annotated[
+    Annotated[Number | Name, Tag("channel")] | Annotated[PlaneSettings, Tag("plane")],
+    Discriminator(_form_of_zarr),
 ]

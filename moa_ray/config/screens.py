@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from moa_ray.config.painting import Painting, Translocation
-from moa_ray.config.planes import ImageSource
+from moa_ray.config.planes import ImageSettings, ImageSource, Plane, PlaneSettings, ZarrSource
 from moa_ray.config.screen_rows import Aliases, RowSettings
 from moa_ray.config.settings import LocalFolder, Location, Name, Settings, read_folder
 
@@ -74,6 +74,38 @@ class TableSettings(RowSettings, LinkSettings):
     channels: Channels | None = None
     """The network's inputs, in order, of which null is a plane of zeros; null takes those of `images`."""
 
+    @property
+    def planes(self) -> dict[str, Plane]:
+        """Which plane of its files each channel is, without the channels whose files hold one."""
+        planes = {name: source.plane for name, source in self.images.items() if isinstance(source, ImageSettings)}
+        return {name: plane for name, plane in planes.items() if plane is not None}
+
+
+class OmeZarrSettings(RowSettings, LinkSettings):
+    """OME-Zarr plates (HCS, version 0.4 or 0.5), and a table that names what is in their wells."""
+
+    name: Literal["ome_zarr"]
+    """Says that the screen is read from OME-Zarr plates."""
+    root: Location
+    """Folder or URI of a plate, or of a folder of plates."""
+    fields: Name
+    """Text or parquet of a row a well or a field, below the root or beside the plate. It is joined by the columns that
+    `columns` maps to `Metadata_Well` and, where it has them, `Metadata_Plate` and `Metadata_Field`."""
+    images: dict[str, ZarrSource]
+    """Channel name to the number of the images' channel, from 0, or to its name in the metadata (`omero`): `{DNA: 0}`;
+    of stacks also the depth and time: `{DNA: {channel: 0, project: max}}`."""
+    channels: Channels | None = None
+    """The network's inputs, in order, of which null is a plane of zeros; null takes those of `images`."""
+
+    @property
+    def planes(self) -> dict[str, Plane]:
+        """Which plane of its images each channel is."""
+        sources = self.images.items()
+        planes = {
+            name: source.plane if isinstance(source, PlaneSettings) else Plane(source) for name, source in sources
+        }
+        return {name: plane for name, plane in planes.items() if plane is not None}
+
 
 class SyntheticSettings(Settings):
     """A screen of painted cells in BBBC021's layout, made at the root when it is not there yet."""
@@ -89,5 +121,5 @@ class SyntheticSettings(Settings):
 
 
 AnyScreen = Annotated[
-    Bbbc021Settings | Bbbc014Settings | TableSettings | SyntheticSettings, Field(discriminator="name")
+    Bbbc021Settings | Bbbc014Settings | TableSettings | OmeZarrSettings | SyntheticSettings, Field(discriminator="name")
 ]

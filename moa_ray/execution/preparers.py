@@ -15,6 +15,7 @@ from moa_ray.common.errors import InputError, StuckError
 from moa_ray.common.uri import Place
 from moa_ray.execution.cluster import connect, resolve_address
 from moa_ray.screens.screen import Screen
+from moa_ray.screens.zarr_images import is_zarr, metadata_file
 from moa_ray.tiles.workers import FieldExecutor, ThreadExecutor, in_order
 
 _PATIENCE = 60  # seconds in which a node must say what it sees
@@ -142,6 +143,8 @@ class ClusterExecutor:
 
     def _that_see(self, cores: Mapping[str, int]) -> dict[str, int]:
         name = self._screen.fields[self._screen.path_columns[0]].iloc[0].partition("!")[0]
+        if is_zarr(self._screen.root, name):
+            name = metadata_file(self._screen.root, name)
         size = (self._screen.root / name).stat().st_size
         return {node: cores[node] for node in passing(cores, _sees, self._screen.origin / name, size)}
 

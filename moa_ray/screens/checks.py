@@ -23,6 +23,7 @@ from moa_ray.screens.planes import ADVICE, Image, image_identity
 from moa_ray.screens.reading import UNREADABLE, listing, open_image, reason, unpacked_size
 from moa_ray.screens.root_folder import FOLLOW, path_inside
 from moa_ray.screens.screen import Problem, problem
+from moa_ray.screens.zarr_images import is_zarr, metadata_file, zarr_header
 
 ONE_PLATE: Mapping[str, str] = {}
 STRICT = Comparable()
@@ -205,6 +206,8 @@ def check_files(
     wanted = list(dict.fromkeys(image_identity(image) if isinstance(image, str) else image for image in images))
     files = dict.fromkeys(location for location, _ in wanted)
     listed = set(listing(root))
+    groups = {location for location in files if location not in listed and is_zarr(root, location)}
+    listed |= {location for location in groups if metadata_file(root, location) != location}
     missing = [location for location in files if location not in listed]
     problems = []
     if missing:
@@ -221,6 +224,8 @@ def check_files(
 def _header(root: Path, location: str, plane: Plane | None) -> tuple[tuple[int, int], str] | str:
     """Return shape and dtype of an image, or what is wrong with it."""
     try:
+        if is_zarr(root, location):
+            return zarr_header(root, location, plane)
         with open_image(root, location) as file:
             return image_header(file, unpacked_size(root, location), plane)
     except UNREADABLE as error:

@@ -54,9 +54,10 @@ class Comparable:
         if preparation is None:
             return cls()
         normalise = preparation.normalise
-        if normalise.by != "plate":
+        if normalise.by not in ("plate", PLATE):
             return cls(shape=preparation.field_size is not None)
-        few = fields.groupby(PLATE)[CONTROL].sum() < normalise.min_control_fields
+        measured = fields if normalise.of == "all" else fields[fields[CONTROL]]
+        few = fields[PLATE].map(measured[PLATE].value_counts()).fillna(0) < normalise.min_control_fields
         advice = (
             f"give each at least images.normalise.min_control_fields ({normalise.min_control_fields}) control fields"
         )

@@ -16,7 +16,7 @@ import pandas as pd
 from moa_ray.common.schema import path_column
 from moa_ray.common.spelling import cut_blanks
 from moa_ray.common.uri import Place, Uri
-from moa_ray.config.planes import ImageSettings, Plane
+from moa_ray.config.planes import ImageSettings
 from moa_ray.screens.root_folder import folder_inside
 from moa_ray.screens.text_cells import clean_column
 
@@ -105,23 +105,6 @@ def path_columns_of(source: Source) -> Sequence[str]:
     """
     columns = source.path if isinstance(source, ImageSettings) else source
     return [columns] if isinstance(columns, str) else list(columns)
-
-
-def planes_of_images(images: Mapping[str, Source]) -> dict[str, Plane]:
-    """Return which plane of its files each channel is.
-
-    Parameters
-    ----------
-    images : mapping
-        What the sweep file says of each channel.
-
-    Returns
-    -------
-    dict of Plane, by channel
-        Without the channels whose files hold one plane.
-    """
-    planes = {name: source.plane for name, source in images.items() if isinstance(source, ImageSettings)}
-    return {channel: plane for channel, plane in planes.items() if plane is not None}
 
 
 def _paths(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:

@@ -23,6 +23,8 @@ from moa_ray.common.uri import Place, Uri, leaves
 from moa_ray.config.planes import Plane
 from moa_ray.screens.image_files import read_image
 from moa_ray.screens.root_folder import path_inside
+from moa_ray.screens.zarr_images import is_zarr, read_zarr
+from moa_ray.screens.zarr_metadata import METADATA
 
 # What reading an image raises: a locked member of an archive is a RuntimeError.
 UNREADABLE = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -165,14 +167,24 @@ def read_field(root: Place, locations: Sequence[str], planes: Sequence[Plane | N
     channels: list[NDArray[Any]] = []
     for location, plane in zip(locations, planes or [None] * len(locations), strict=True):
         try:
-            with _open_whole(root, location) as file:
-                channels.append(read_image(file, plane))
+            channels.append(_read_plane(root, location, plane))
         except UNREADABLE as error:
             raise InputError(f"{location}: {reason(error)}") from None
         if channels[-1].shape != channels[0].shape:
             shapes = f"{channels[-1].shape} differs from {channels[0].shape}"
             raise InputError(f"{location}: shape {shapes} of {locations[0]}")
     return channels
+
+
+def _read_plane(root: Place, location: str, plane: Plane | None) -> NDArray[Any]:
+    if not is_zarr(root, location):
+        with _open_whole(root, location) as file:
+            return read_image(file, plane)
+    if leaves(location):
+        raise InputError(f"leads out of the screen's root {root}")
+    if isinstance(root, Path):
+        path_inside(root, location)
+    return read_zarr(root, location, plane)
 
 
 @lru_cache(maxsize=64)
@@ -226,6 +238,8 @@ def listing(root: Path) -> list[str]:
     """
     locations: list[str] = []
     for folder, below, names in os.walk(root, followlinks=True):
+        if ".zarray" in names or ("zarr.json" in names and below == ["c"]):
+            below[:], names[:] = [], [name for name in names if name in METADATA]  # chunks are no images
         below[:] = [name for name in below if not _is_cycle(Path(folder, name))]
         prefix = Path(folder).relative_to(root)
         for name in names:

@@ -23,11 +23,12 @@ from moa_ray.common.schema import (
     require_columns,
 )
 from moa_ray.config.preparation import Preparation
-from moa_ray.config.screens import TableSettings
+from moa_ray.config.screen_rows import RowSettings
+from moa_ray.config.screens import OmeZarrSettings, TableSettings
 from moa_ray.screens.checks import check_fields, check_images
 from moa_ray.screens.doses import doses
 from moa_ray.screens.duplicates import check_repeated_rows
-from moa_ray.screens.image_columns import Source, image_locations, path_columns_of, planes_of_images
+from moa_ray.screens.image_columns import Source, image_locations, path_columns_of
 from moa_ray.screens.left_out import NO_LABEL, count_left_out
 from moa_ray.screens.names import check_aliases, check_names, merge_names
 from moa_ray.screens.screen import Problem, Screen, well_names
@@ -72,7 +73,7 @@ def open_screen(root: Path, settings: TableSettings, preparation: Preparation | 
 
 def screen_of(
     root: Path,
-    settings: TableSettings,
+    settings: TableSettings | OmeZarrSettings,
     table: pd.DataFrame,
     locations: pd.DataFrame,
     name: str,
@@ -84,7 +85,7 @@ def screen_of(
     ----------
     root : Path
         The folder that the locations are relative to.
-    settings : TableSettings
+    settings : TableSettings or OmeZarrSettings
         The section ``screen``.
     table : DataFrame, one row per field
         The columns that `settings` names; the index is the row of the file, for messages.
@@ -118,14 +119,13 @@ def screen_of(
     if FIELD not in settings.columns:
         problems += check_repeated_rows(rows.drop(columns=FIELD))
     paths = [path_column(channel) for channel in used if channel is not None]
-    planes = planes_of_images(settings.images)
-    problems += [*check_fields(rows), *check_images(rows, root, paths, planes, preparation)]
+    problems += [*check_fields(rows), *check_images(rows, root, paths, settings.planes, preparation)]
     fields = rows.reset_index(drop=True)
-    return Screen(settings.name, root, fields, used, tuple(problems), left_out=left_out, planes=planes)
+    return Screen(settings.name, root, fields, used, tuple(problems), left_out=left_out, planes=settings.planes)
 
 
 def _choose(
-    rows: pd.DataFrame, table: pd.DataFrame, settings: TableSettings
+    rows: pd.DataFrame, table: pd.DataFrame, settings: RowSettings
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[Problem]]:
     """Keep the rows that are asked for and have a label or are controls; count the others."""
     columns = Columns(rows, table)
@@ -160,7 +160,7 @@ def _number(rows: pd.DataFrame, paths: Sequence[str], is_numbered: bool) -> pd.D
     return rows[[column for column in rows.columns if column not in paths] + list(paths)]
 
 
-def _concentrations(rows: pd.DataFrame, settings: TableSettings, name: str) -> pd.Series:
+def _concentrations(rows: pd.DataFrame, settings: RowSettings, name: str) -> pd.Series:
     if CONCENTRATION not in settings.columns:
         return pd.Series(0.0, index=rows.index)
     column = rows[CONCENTRATION].rename(settings.columns[CONCENTRATION])

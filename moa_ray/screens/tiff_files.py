@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
 from moa_ray.common.errors import InputError
 from moa_ray.config.planes import Plane
-from moa_ray.screens.planes import Axes, Step, places, projected, require_grey, select
+from moa_ray.screens.planes import Axes, Step, places, projected, select
+from moa_ray.screens.tiff_pixels import PALETTE, is_grey_palette, orientation, page_levels
 from moa_ray.screens.tiff_stacks import Stack, stacks
 
 Array = NDArray[Any]
@@ -29,8 +29,7 @@ _TIFF_KINDS = {
     **dict.fromkeys([(2, 8), (2, 16), (1, 32), (2, 32)], "int32"),
     **{(3, bits): "float32" for bits in (16, 24, 32, 64)},
 }
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6  # TIFF's photometric interpretations
-_ORIENTATION = 274  # number of the tag
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6  # TIFF's photometric interpretations
 _JPEG = (6, 7, 33007, 34892)  # compressions whose YCbCr tifffile returns as RGB
 _COLOURS = ("red", "green", "blue", "alpha")
 
@@ -85,7 +84,7 @@ def tiff_header(source: IO[bytes], size: int | None, plane: Plane | None) -> Hea
             opened.page(place)
         page = opened.stack.keyframe
         height, width = page.imagelength, page.imagewidth
-        return (width, height) if _orientation(page) >= 5 else (height, width), _kind(page)
+        return (width, height) if orientation(page) >= 5 else (height, width), _kind(page)
 
 
 def read_tiff(source: IO[bytes], plane: Plane | None) -> Array:
@@ -138,21 +137,9 @@ class _Opened:
         return page, offset
 
     def read(self, place: Mapping[str, int]) -> Array:
+        """Read the grey levels of a plane."""
         page, offset = self.page(place)
-        keyframe = self.stack.keyframe
-        if offset is None:
-            samples = page.asarray(squeeze=False, maxworkers=1)[:, 0]
-        else:
-            handle = keyframe.parent.filehandle
-            assert keyframe.dtype is not None
-            stored = keyframe.dtype.newbyteorder(keyframe.parent.byteorder)
-            samples = handle.read_array(stored, keyframe.size, offset).reshape(keyframe.shaped)[:, 0]
-        sample = self.steps.get("S", 0)
-        if keyframe.photometric == _PALETTE:
-            pixels = _colours(keyframe, sample)[samples[0, :, :, 0]]
-        else:
-            pixels = _grey_levels(keyframe, _sample(samples, sample))
-        return _upright(pixels, _orientation(keyframe))
+        return page_levels(page, offset, self.steps.get("S", 0), _kind(self.stack.keyframe))
 
 
 @contextmanager
@@ -179,7 +166,7 @@ def _axes(page: tifffile.TiffPage, stack: Stack) -> Axes:
     # One further sample that stands for nothing, as some programs write to fill 16 bits
     if (samples, page.bitspersample, page.extrasamples) == (2, 8, (0,)) and page.planarconfig == 1:
         samples = 1
-    if page.photometric == _PALETTE and samples == 1 and not _is_grey(page):
+    if page.photometric == PALETTE and samples == 1 and not is_grey_palette(page):
         return Axes({**stack.sizes, "S": 3}, _COLOURS[:3], is_palette=True)
     is_colour = page.photometric in (_RGB, _YCBCR) and samples in (3, 4) and max([1, *stack.sizes.values()]) == 1
     return Axes({**stack.sizes, "S": samples}, _COLOURS[:samples] if is_colour else stack.channels)
@@ -191,7 +178,7 @@ def _check_page(page: tifffile.TiffPage) -> None:
         raise InputError(f"holds {page.imagedepth} planes in depth within one page; write each as a page")
     if page.photometric == _YCBCR and page.samplesperpixel > 1 and page.compression not in _JPEG:
         raise InputError("unreadable: YCbCr colours that are not compressed as JPEG; save it as RGB")
-    if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR):
+    if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, PALETTE, _YCBCR):
         raise InputError(f"unreadable: neither grey levels nor a palette (TIFF photometric {page.photometric:d})")
     if page.photometric == _WHITE_IS_ZERO and page.sampleformat == 2:
         raise InputError("unreadable: signed levels that count down from white")
@@ -204,73 +191,10 @@ def _check_page(page: tifffile.TiffPage) -> None:
 
 
 def _kind(page: tifffile.TiffPage) -> str:
-    return "uint8" if page.photometric == _PALETTE else _TIFF_KINDS[page.sampleformat, page.bitspersample]
-
-
-def _orientation(page: tifffile.TiffPage) -> int:
-    """TIFF's number for where a page's first row and column lie: from 5 on, its rows are the image's columns."""
-    orientation = page.tags.valueof(_ORIENTATION)
-    return orientation if orientation in range(1, 9) else 1
+    return "uint8" if page.photometric == PALETTE else _TIFF_KINDS[page.sampleformat, page.bitspersample]
 
 
 def _has_all_segments(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
     """Whether each strip or tile of a page is there: tifffile fills one that is not with zeros, or not at all."""
     offsets, lengths = page.dataoffsets, page.databytecounts
     return math.prod(page.chunked) == len(offsets) == len(lengths) and all(offsets) and all(lengths)
-
-
-def _sample(samples: Array, sample: Step) -> Array:
-    """Return one sample of a page's pixels, shape (planes of samples, height, width, samples)."""
-    along: list[Array] = [*samples[..., 0]] if samples.shape[0] > 1 else list(np.moveaxis(samples[0], -1, 0))
-    if sample == "grey":
-        require_grey(along[:3])
-        return along[0]
-    assert isinstance(sample, int)
-    return along[sample]
-
-
-def _palette(page: tifffile.TiffPage) -> Array:
-    if page.colormap is None:
-        raise InputError("unreadable: a palette without its colours")
-    colours: Array = np.right_shift(page.colormap, 8).astype(np.uint8)
-    return colours
-
-
-def _is_grey(page: tifffile.TiffPage) -> bool:
-    colours = _palette(page)
-    return bool((colours == colours[:1]).all())
-
-
-def _colours(page: tifffile.TiffPage, sample: Step) -> Array:
-    colours: list[Array] = [*_palette(page)]
-    if sample == "grey":
-        require_grey(colours)
-        sample = 0
-    assert isinstance(sample, int)
-    return colours[sample]
-
-
-def _grey_levels(page: tifffile.TiffPage, pixels: Array) -> Array:
-    """What a page's numbers stand for: levels counted from white, levels of a few bits."""
-    levels = np.ascontiguousarray(pixels, dtype=_kind(page))
-    if pixels.dtype == np.uint32 and (levels < 0).any():
-        raise InputError("unreadable: levels of 2^31 and more; save it with 16 bits, or as float")
-    if page.bitspersample < 8:
-        levels *= np.uint8(255 // (2**page.bitspersample - 1))
-    if page.photometric == _WHITE_IS_ZERO and levels.dtype == np.uint8:
-        levels = np.invert(levels)
-    return levels
-
-
-def _upright(pixels: Array, orientation: int) -> Array:
-    """Turn an image as its TIFF says.
-
-    References
-    ----------
-    TIFF revision 6.0, 1992, section 8, Orientation.
-    """
-    if orientation >= 5:
-        pixels = pixels.T
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    across = -1 if orientation in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(pixels[::down, ::across])

@@ -18,6 +18,7 @@ import pandas as pd
 from moa_ray.common.schema import FIELD_KEY, WEEK
 from moa_ray.config.preparation import Preparation
 from moa_ray.screens.screen import Screen
+from moa_ray.screens.zarr_images import is_zarr, zarr_version
 from moa_ray.tiles.groups import measured_fields
 
 _VERSION = 2  # raise it when the same settings give other tiles than before
@@ -116,6 +117,9 @@ def _file_versions(root: Path, locations: Iterable[str]) -> Iterator[str]:
     archives: dict[str, dict[str, tuple[int, int]]] = {}
     for location in locations:
         name, _, member = location.partition("!")
+        if is_zarr(root, location):
+            yield f"{location} {zarr_version(root, location)}"
+            continue
         if not member:
             try:
                 status = (root / name).stat()

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from buckets import Server
 from pyarrow import fs
+from zarr_plates import zarr_image
 
 from moa_ray import prepare
 from moa_ray.common.errors import InputError
@@ -16,6 +17,7 @@ from moa_ray.common.object_store import Store
 from moa_ray.common.uri import Place, Uri, place
 from moa_ray.config import sweep_file
 from moa_ray.config.painting import Painting
+from moa_ray.config.planes import Plane
 from moa_ray.config.preparation import Preparation
 from moa_ray.execution import preparers
 from moa_ray.screens import bucket_cache
@@ -192,6 +194,20 @@ def test_no_path_of_a_table_leaves_the_root_in_a_bucket(s3: Server, location: st
 def test_file_that_is_not_in_the_bucket_is_called_missing(bucket: Uri) -> None:
     with pytest.raises(InputError, match=r"none\.tif: missing"):
         read_field(bucket, ["none.tif"])
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_node_reads_a_plane_of_a_zarr_store_in_place(s3: Server, tmp_path: Path, version: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 250, (3, 40, 40)).astype(np.uint16)
+    zarr_image(tmp_path / "p.zarr" / "A" / "1" / "0", pixels, version, axes="cyx")
+    fs.copy_files(str(tmp_path), "ours/data/zarr", destination_filesystem=s3.system)
+    for root, location in (("ours/data/zarr", "p.zarr/A/1/0"), ("ours/data/zarr/p.zarr", "A/1/0")):
+        (plane,) = read_field(uri(s3, root), [location], [Plane("ER")])
+        np.testing.assert_array_equal(plane, pixels[1])
+    with pytest.raises(InputError, match="missing, or no group"):
+        read_field(uri(s3, "ours/data/zarr"), ["p.zarr/A/1/7"])
+    with pytest.raises(InputError, match="leads out of"):
+        read_field(uri(s3, "ours/data/zarr/p.zarr"), ["../p.zarr"])
 
 
 def test_node_without_credentials_sees_nothing(bucket: Uri, s3: Server) -> None:

@@ -51,6 +51,8 @@ TOO_FEW = "where plates differ, give each at least images.normalise.min_control_
         (BYTES, Preparation(), None),
         (BYTES, Preparation(normalise=BY_SCREEN), OF_DTYPE),
         (BYTES, Preparation(normalise=Normalise(min_control_fields=5)), TOO_FEW),
+        (BYTES, Preparation(normalise=Normalise(min_control_fields=5, of="all")), None),
+        (BYTES, Preparation(normalise=Normalise(by="Metadata_Plate")), None),
         (BYTES, None, OF_DTYPE),
     ],
 )

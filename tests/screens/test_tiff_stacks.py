@@ -1,6 +1,7 @@
 """TIFF files of several planes: which of them is read, by OME, ImageJ and plain pages, and which are cut short."""
 
 import io
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import tifffile
 
 from moa_ray.common.errors import InputError
 from moa_ray.config.planes import Plane
+from moa_ray.screens import tiff_pixels
 from moa_ray.screens.image_files import image_header, read_image
 
 NAMES = ("DNA", "ER", "Actin")
@@ -250,6 +252,26 @@ def test_stack_that_is_cut_short_is_no_single_page() -> None:
 
 def test_volume_within_a_page_is_refused() -> None:
     refused(written(stack(16), volumetric=True, tile=(16, 16, 16)), Plane(z=0), "planes in depth within one page")
+
+
+@pytest.mark.parametrize("options", [{"tile": (256, 256), "compression": "zlib"}, {"rowsperstrip": 3000}, {}], ids=str)
+@pytest.mark.parametrize("dtype", ["uint16", "float64"])
+def test_memory_of_a_large_image_is_that_of_its_plane_and_of_a_few_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, options: Any
+) -> None:
+    """A stand-in for a stitched image of 20,000 x 20,000, which needs 17 MB beside its plane."""
+    monkeypatch.setattr(tiff_pixels, "_BUFFER", 1 << 20)
+    pixels = np.arange(3000, dtype=dtype) + np.zeros((2000, 1), dtype)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, bigtiff=True, **options)
+    with (tmp_path / "a.tif").open("rb") as file:
+        tracemalloc.start()
+        try:
+            read = read_image(file)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    np.testing.assert_array_equal(read, pixels)
+    assert peak < read.nbytes + 5 * (1 << 20)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint32"])
