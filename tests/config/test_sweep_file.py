@@ -182,7 +182,10 @@ def test_override_makes_sections_and_replaces_values() -> None:
         ("resources.custom={big: 0}", "resources.custom.big: must be greater than 0, but got 0"),
         ("seed=-1", "seed: must be greater than or equal to 0, but got -1"),
         ("search.mode=optune", "search: mode must be 'grid', 'optuna', but got 'optune'"),
-        ("screen.name=bbc021", "screen: name must be 'bbbc021', 'bbbc014', 'table', 'synthetic', but got 'bbc021'"),
+        (
+            "screen.name=bbc021",
+            "screen: name must be 'bbbc021', 'bbbc014', 'table', 'ome_zarr', 'synthetic', but got 'bbc021'",
+        ),
         ("out=null", "out: must be a path or a URI, but got None"),
         ("epochs", "'epochs': an override reads KEY=VALUE, e.g. recipe.epochs=5"),
         ("study.name=x", "'study.name=x': study holds a value, not keys"),
