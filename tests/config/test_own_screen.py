@@ -31,7 +31,8 @@ def test_every_block_is_a_part_of_a_sweep_file(page: str) -> None:
     assert len(others) >= 6
     sweep_file.check({**whole, **first}, "page")
     for part in others:
-        screen = {**first["screen"], **part.get("screen", {})}
+        own = part.get("screen", {})
+        screen = own if "name" in own else {**first["screen"], **own}
         sweep_file.check({**whole, **part, "screen": screen}, "page")
 
 
