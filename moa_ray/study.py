@@ -31,6 +31,7 @@ from moa_ray.search.fold_order import search_order
 from moa_ray.tiles import build, fingerprint, workers
 from moa_ray.tiles.features import FrozenFeatures
 from moa_ray.tiles.groups import check_normalise
+from moa_ray.tiles.quality import check_limits
 from moa_ray.tiles.scored import scored_treatments
 from moa_ray.tiles.store import TileStore
 
@@ -100,6 +101,7 @@ class Study:
         problems += check_hold_out(held_out, folds[0].column) if folds else []
         problems += check_groups(held_out, [folds[0].column, *folds[0].also]) if folds else []
         problems += check_normalise(screen, sweep.images.normalise)
+        problems += check_limits(screen, sweep.images.quality)
         to_be_painted = sweep.is_painted and not is_painted(sweep, root)
         return cls(sweep, screen, tuple(folds), tuple(problems), treatments, to_be_painted)
 

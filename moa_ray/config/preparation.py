@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, WithJsonSchema
 
 from moa_ray.config.messages import nearest
 from moa_ray.config.numbers import SECTION, Count, Probability
+from moa_ray.config.quality import ChannelQuality
 
 _GROUPS = ("plate", "week", "screen", "none")
 _COLUMN = "Metadata_"  # with which the names of a screen's columns begin
@@ -88,6 +89,9 @@ class Preparation:
     empty_share: Probability | None = 0.002
     """A tile is dropped when at most this share of its values (all channels) is above `empty_above`; null drops
     none."""
+    quality: dict[str, ChannelQuality] | None = None
+    """What the images of a field must be like, by channel: `{DNA: {focus: {min: 20}}}`. A field beyond a limit makes no
+    tiles, which are named as dropped, and nothing is normalised by it; null leaves out none."""
 
     def __post_init__(self) -> None:
         if self.offset is not None and not math.isfinite(self.offset):

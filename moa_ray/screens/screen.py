@@ -93,6 +93,11 @@ class Screen:
         return [path_column(channel) for channel in self.channels if channel is not None]
 
     @property
+    def used_channels(self) -> list[str]:
+        """The channels in use, in the network's order."""
+        return [channel for channel in self.channels if channel is not None]
+
+    @property
     def used_planes(self) -> tuple[Plane | None, ...]:
         """Which plane of its file each channel in use is, in the network's order; None where a file has one."""
         return tuple(self.planes.get(channel) for channel in self.channels if channel is not None)

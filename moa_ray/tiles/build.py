@@ -23,13 +23,14 @@ from moa_ray.config.planes import Plane
 from moa_ray.config.preparation import Preparation
 from moa_ray.screens.reading import read_field
 from moa_ray.screens.screen import Screen
-from moa_ray.tiles import dropped
+from moa_ray.tiles import dropped, quality
 from moa_ray.tiles.controls import curves, measure
-from moa_ray.tiles.cropping import FieldTiles, field_tiles
+from moa_ray.tiles.cropping import FieldTiles, field_tiles, tile_names
 from moa_ray.tiles.fingerprint import digest, shaping_facts
 from moa_ray.tiles.groups import fallbacks, measured_fields, units
 from moa_ray.tiles.intensities import Curve, settle_process
 from moa_ray.tiles.pixels import fit_pixels
+from moa_ray.tiles.quality import beyond_limits, measure_quality
 from moa_ray.tiles.store import TileStore
 from moa_ray.tiles.workers import FieldCounter, FieldExecutor, unreadable
 from moa_ray.tiles.writer import StoreWriter
@@ -140,8 +141,10 @@ def _opened(screen: Screen, preparation: Preparation, sizes: Collection[int], st
     table = pd.read_parquet(store / "tiles.parquet")
     file = store / "dropped.parquet"
     missing = pd.read_parquet(file) if file.exists() else dropped.missing_tiles(table, screen.labelled, preparation)
-    warnings += dropped.warnings(table, missing, screen.labelled)
-    return TileStore(store, written["fingerprint"], tuple(sizes), table, tuple(warnings), missing)
+    file = store / "quality.parquet"
+    of_fields = pd.read_parquet(file) if file.exists() else quality.none_measured()
+    warnings += [*dropped.warnings(table, missing, screen.labelled), *quality.warnings(of_fields)]
+    return TileStore(store, written["fingerprint"], tuple(sizes), table, tuple(warnings), missing, of_fields)
 
 
 @dataclass(frozen=True)
@@ -170,11 +173,15 @@ class _FieldToTiles:
         locations, curves_of_plate = job
         settle_process()
         planes = fit_pixels(read_field(self.root, locations, self.planes), locations, self.preparation)
+        values = measure_quality(planes)
+        reason = beyond_limits(values, [name for name in self.channels if name], self.preparation.quality)
+        if reason is not None:
+            return FieldTiles([], tile_names(self.preparation), values, reason)
         made = field_tiles(planes, self.preparation, curves_of_plate, self.sizes)
         tiles = [
             (name, {size: self._network_input(tile) for size, tile in by_size.items()}) for name, by_size in made.tiles
         ]
-        return replace(made, tiles=tiles)
+        return replace(made, tiles=tiles, quality=values)
 
     def _network_input(self, tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the tile with its channels at their places among the network's three, zeros elsewhere."""
@@ -202,7 +209,7 @@ def _make(
             errors += [result for result in counter.counted(results) if isinstance(result, InputError)]
         raise unreadable(errors)
     of_unit = curves(screen, preparation, measured)
-    with StoreWriter(store, to_tiles.sizes) as writer:
+    with StoreWriter(store, to_tiles.sizes, screen.used_channels) as writer:
         finished = screen.labelled[PLATE].isin(writer.plates)
         counter.add(int(finished.sum()))
         fields = screen.labelled[~finished].sort_values(FIELD_KEY)

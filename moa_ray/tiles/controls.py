@@ -24,6 +24,7 @@ from moa_ray.tiles.intensities import Curve, settle_process
 from moa_ray.tiles.levels import Levels
 from moa_ray.tiles.moments import Moments, Statistic
 from moa_ray.tiles.pixels import fit_pixels
+from moa_ray.tiles.quality import beyond_limits, measure_quality
 from moa_ray.tiles.workers import FieldCounter, FieldExecutor
 
 _NO_CONTROLS = (
@@ -38,6 +39,7 @@ class _Measure:
     """Turns the locations of a field into the statistic of its pixels."""
 
     root: Place
+    channels: list[str]
     planes: tuple[Plane | None, ...]
     preparation: Preparation
 
@@ -45,6 +47,8 @@ class _Measure:
         settle_process()
         raw = fit_pixels(read_field(self.root, locations, self.planes), locations, self.preparation)
         statistic = _STATISTICS[self.preparation.normalise.statistic]
+        if self.preparation.quality and beyond_limits(measure_quality(raw), self.channels, self.preparation.quality):
+            return statistic.zero(len(raw))
         return statistic.of(sized(raw, self.preparation), Curve(self.preparation.anscombe))
 
 
@@ -89,7 +93,7 @@ def measure(
     to_do = [job for job in jobs if job[0] not in finished]
     counter.add(len(jobs) - len(to_do))
     errors: list[InputError] = []
-    work = _Measure(executor.root(screen), screen.used_planes, preparation)
+    work = _Measure(executor.root(screen), screen.used_channels, screen.used_planes, preparation)
     with closing(executor.map(work, [locations for _, _, locations in to_do])) as results:
         for unit, of_unit in groupby(to_do, key=lambda job: job[0]):
             total, wrong = _zero(screen, preparation), len(errors)
@@ -152,14 +156,16 @@ def curves(screen: Screen, preparation: Preparation, files: Mapping[Unit, Path])
 
 def _checked(total: Statistic, unit: Unit, screen: Screen, preparation: Preparation) -> tuple[list[float], list[float]]:
     """Return centre and scale of each channel; refuse those that nothing can be divided by."""
+    settings = preparation.normalise
+    whose = "controls" if settings.of == "controls" else "fields"
+    if not total.count and preparation.quality and len(measured_fields(screen, preparation)):
+        raise InputError(f"plate {unit[0]}: none of its {whose} is within images.quality; widen the limits")
     if not total.count:
         raise InputError(_NO_CONTROLS)
     scale = total.scale
     if not (scale == 0).any():
         return total.center.tolist(), scale.tolist()
-    settings = preparation.normalise
     flat = ", ".join(name for name, of_channel in zip(screen.path_columns, scale, strict=True) if of_channel == 0)
-    whose = "controls" if settings.of == "controls" else "fields"
     if settings.statistic == "median_mad":
         raise InputError(
             f"plate {unit[0]}: at least half of the pixels of its {whose} have one single value in {flat}, so that "

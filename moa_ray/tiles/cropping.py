@@ -179,10 +179,16 @@ class FieldTiles:
         Row and column of each tile in the grid, ``0-1``, and the tile in each size.
     empty : list of str
         The names of the tiles that are dropped, since nearly nothing is on them.
+    quality : array of float64, shape (channels, measures), or None
+        As `moa_ray.tiles.quality.measure_quality` returns it, where it was measured.
+    reason : str or None
+        Why all tiles are dropped, where it is not for being empty.
     """
 
     tiles: list[tuple[str, dict[int, NDArray[np.uint8]]]]
     empty: list[str]
+    quality: NDArray[np.float64] | None = None
+    reason: str | None = None
 
 
 def tile_names(preparation: Preparation) -> list[str]:

@@ -3,6 +3,7 @@
     FOLDER/<screen>-<fingerprint>/    fingerprint.json      everything that shaped the tiles; written last
                                       tiles.parquet         plate, well, field, tile, row
                                       dropped.parquet       plate, well, field, tile, reason: tiles that are not there
+                                      quality.parquet       plate, well, field, channel, focus, saturated, ...
                                       tiles-<size>.npy      (n, size, size, 3) uint8; grows plate by plate
                                       features-<digest>.npy, .json   of a frozen backbone, where they were asked for
                                       parts/<plate>.parquet the rows of a finished plate while the store is being made
@@ -26,6 +27,7 @@ from moa_ray.common.schema import TILE_KEY
 from moa_ray.config.preparation import Preparation
 from moa_ray.tiles import dropped
 from moa_ray.tiles.dropped import REASON
+from moa_ray.tiles.quality import none_measured
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class TileStore:
         What happened while the tiles were made that users should know, a sentence each.
     dropped : DataFrame, one row per tile
         The columns of `TILE_KEY`, and ``reason``: the tiles that were dropped, and why; see `counts` and `lost`.
+    quality : DataFrame, one row per labelled field and channel
+        The columns of `moa_ray.tiles.quality.COLUMNS`: what was measured of the images. No row where the store was made
+        before it was.
     """
 
     path: Path
@@ -54,6 +59,7 @@ class TileStore:
     table: pd.DataFrame
     warnings: tuple[str, ...]
     dropped: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*TILE_KEY, REASON], dtype="str"))
+    quality: pd.DataFrame = field(default_factory=none_measured)
 
     def file(self, size: int) -> Path:
         """Return the file that holds the tiles of one image size.

@@ -23,6 +23,7 @@ from moa_ray.common.files import replacing, write_bytes
 from moa_ray.common.schema import FIELD_KEY, TILE_KEY
 from moa_ray.tiles.cropping import FieldTiles
 from moa_ray.tiles.dropped import NO_CELLS, REASON
+from moa_ray.tiles.quality import quality_table
 
 NO_ROW = -1  # the row of a tile that is dropped
 
@@ -36,11 +37,15 @@ class StoreWriter:
         The folder of the store, with a folder ``parts`` in it.
     sizes : list of int
         Edge lengths of the tiles in pixels.
+    channels : list of str
+        The channels whose quality is measured.
     """
 
-    def __init__(self, store: Path, sizes: list[int]) -> None:
-        self._store, self._parts, self._sizes = store, store / "parts", sizes
+    def __init__(self, store: Path, sizes: list[int], channels: list[str]) -> None:
+        self._store, self._parts, self._sizes, self._channels = store, store / "parts", sizes, channels
         self._tables = {unquote(path.stem): pd.read_parquet(path) for path in self._parts.glob("*.parquet")}
+        files = {plate: self._quality_file(plate) for plate in self._tables}
+        self._quality = {plate: pd.read_parquet(path) for plate, path in files.items() if path.exists()}
         self._rows = sum(int((table["row"] != NO_ROW).sum()) for table in self._tables.values())
         self._sealed: Future[None] | None = None
 
@@ -95,14 +100,16 @@ class StoreWriter:
             Why the plate cannot be finished, one a field; empty where it is finished.
         """
         keys: list[tuple[str, ...]] = []
-        empty: list[tuple[str, ...]] = []
+        dropped: list[tuple[str, ...]] = []
+        measured: list[FieldTiles] = []
         wrong: list[InputError] = []
         names = fields[FIELD_KEY].itertuples(index=False, name=None)
         for key, made in zip(names, islice(results, len(fields)), strict=True):
             if isinstance(made, InputError):
                 wrong.append(made)
                 continue
-            empty += [(*key, name) for name in made.empty]
+            measured.append(made)
+            dropped += [(*key, name, made.reason or NO_CELLS) for name in made.empty]
             for name, by_size in made.tiles:
                 keys.append((*key, name))
                 for size, tile in by_size.items():
@@ -113,12 +120,23 @@ class StoreWriter:
             return wrong
         for file in self._files.values():
             file.flush()
-        rows = [*range(self._rows, self._rows + len(keys)), *[NO_ROW] * len(empty)]
-        table = pd.DataFrame([*keys, *empty], columns=TILE_KEY, dtype="str").assign(row=np.array(rows, dtype=np.int64))
-        self._tables[plate] = table.assign(**{REASON: table["row"].eq(NO_ROW).map({True: NO_CELLS, False: None})})
+        rows = [*range(self._rows, self._rows + len(keys)), *[NO_ROW] * len(dropped)]
+        table = pd.DataFrame([(*key, None) for key in keys] + dropped, columns=[*TILE_KEY, REASON], dtype="str")
+        self._tables[plate] = table.assign(row=np.array(rows, dtype=np.int64))
+        self._quality[plate] = self._measured(fields, measured)
         self._rows += len(keys)
         self._sealed = self._sealer.submit(self._seal, plate, self._sealed)
         return []
+
+    def _measured(self, fields: pd.DataFrame, measured: list[FieldTiles]) -> pd.DataFrame:
+        """Return what was measured of the images of a plate."""
+        keys = list(fields[FIELD_KEY].itertuples(index=False, name=None))
+        values = np.array([made.quality for made in measured], dtype=np.float64)
+        empty = [len(made.empty) / (len(made.empty) + len(made.tiles)) for made in measured]
+        return quality_table(keys, self._channels, values, empty)
+
+    def _quality_file(self, plate: str) -> Path:
+        return self._parts / f"{quote(plate, safe=' ')}.quality"
 
     def _seal(self, plate: str, before: Future[None] | None) -> None:
         """Write the rows of a plate once its tiles are on the disk and the plate before it is sealed."""
@@ -126,6 +144,7 @@ class StoreWriter:
             before.result()
         for file in self._files.values():
             os.fsync(file.fileno())
+        write_bytes(self._quality_file(plate), self._quality[plate].to_parquet(index=False))
         write_bytes(self._parts / f"{quote(plate, safe=' ')}.parquet", self._tables[plate].to_parquet(index=False))
 
     def end(self, plates: Iterable[str]) -> None:
@@ -141,11 +160,14 @@ class StoreWriter:
         InputError
             If there is no tile.
         """
-        # In the order of the plates, also where one was unreadable the first time and came last.
-        everything = [self._tables[plate] for plate in sorted(plates)]
+        plates = sorted(plates)  # also where one was unreadable the first time and came last
+        everything = [self._tables[plate] for plate in plates]
         tables = [rows[rows["row"] != NO_ROW] for rows in everything]
         table = pd.concat(tables, ignore_index=True)[[*TILE_KEY, "row"]]
         if table.empty:
+            reasons = sorted({reason for rows in everything if REASON in rows for reason in rows[REASON]} - {NO_CELLS})
+            if reasons:
+                raise InputError(f"no tile is left ({'; '.join(reasons)}): look at images.quality and the empty tiles")
             raise InputError("every tile is nearly empty: look at images.empty_above and images.empty_share")
         for size in self._sizes:
             path = self._store / f"tiles-{size}.npy"
@@ -157,6 +179,9 @@ class StoreWriter:
         if all(REASON in rows for rows in everything):  # not in a plate that was made before dropped tiles were noted
             dropped = pd.concat([rows[rows["row"] == NO_ROW] for rows in everything])[[*TILE_KEY, REASON]]
             write_bytes(self._store / "dropped.parquet", dropped.to_parquet(index=False))
+        if self._quality.keys() >= self._tables.keys():  # a plate may have been made before images were measured
+            measured = pd.concat([self._quality[plate] for plate in plates], ignore_index=True)
+            write_bytes(self._store / "quality.parquet", measured.to_parquet(index=False))
         write_bytes(self._store / "tiles.parquet", table.assign(row=np.arange(len(table))).to_parquet(index=False))
 
 

@@ -314,6 +314,7 @@ def test_an_interrupted_store_goes_on_from_its_finished_plates(
     assert sorted(path.name for path in store.path.iterdir() if not path.name.startswith(".")) == [
         "dropped.parquet",
         "fingerprint.json",
+        "quality.parquet",
         "tiles-32.npy",
         "tiles.parquet",
     ]

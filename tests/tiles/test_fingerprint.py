@@ -10,6 +10,7 @@ from tile_stores import prepared
 
 from moa_ray.common.schema import FIELD_KEY, LABEL, WEEK
 from moa_ray.config.preparation import Normalise, Preparation
+from moa_ray.config.quality import ChannelQuality, Limits
 from moa_ray.screens.screen import Screen
 from moa_ray.tiles.fingerprint import fingerprint
 
@@ -27,6 +28,7 @@ from moa_ray.tiles.fingerprint import fingerprint
         Preparation(range_over="tile"),
         Preparation(rows=1),
         Preparation(columns=1),
+        Preparation(quality={"DAPI": ChannelQuality(focus=Limits(min=1))}),
         Preparation(empty_above=51),
         Preparation(empty_share=0.003),
         Preparation(empty_share=None),
