@@ -47,13 +47,13 @@ def _slow(plane: NDArray[np.float64], rows: list[int]) -> list[float]:
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "int32", "float32"])
 def test_a_small_image_is_measured_whole_as_a_slow_loop_does(kind: str) -> None:
     plane = np.minimum(np.random.default_rng(1).poisson(200, (30, 40)), 220).astype(kind)
-    np.testing.assert_allclose(measure_quality([plane])[0], _slow(plane.astype(float), list(range(30))), rtol=1e-6)
+    np.testing.assert_allclose(measure_quality([plane])[0], _slow(plane.astype(float), list(range(30))), rtol=1e-5)
 
 
 def test_of_a_large_image_some_rows_are_looked_at() -> None:
     plane = np.random.default_rng(2).poisson(200, (300, 400)).astype("uint16")
     np.testing.assert_allclose(
-        measure_quality([plane])[0], _slow(plane.astype(float), list(range(1, 300, 3))), rtol=1e-6
+        measure_quality([plane])[0], _slow(plane.astype(float), list(range(1, 300, 6))), rtol=1e-5
     )
 
 
