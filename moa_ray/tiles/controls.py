@@ -23,7 +23,7 @@ from moa_ray.tiles.groups import Unit, check_normalise, fallbacks, measured_fiel
 from moa_ray.tiles.intensities import Curve, settle_process
 from moa_ray.tiles.levels import Levels
 from moa_ray.tiles.moments import Moments, Statistic
-from moa_ray.tiles.pixels import fit_pixels
+from moa_ray.tiles.pixels import advice, fit_pixels
 from moa_ray.tiles.quality import beyond_limits, measure_quality
 from moa_ray.tiles.workers import FieldCounter, FieldExecutor
 
@@ -209,13 +209,13 @@ def check_controls(screen: Screen, preparation: Preparation, read: bool = True) 
             some = _enough([locations for other in members for locations in paths.get(other, ())], screen, preparation)
             _checked(some, unit, screen, preparation)
         except InputError as error:
-            errors.append(str(error))
+            errors += [str(error), *advice([error])]
     return list(dict.fromkeys(errors))
 
 
 def _enough(paths: list[list[str]], screen: Screen, preparation: Preparation) -> Statistic:
     """Measure fields until there is something to divide each channel by, or no field is left."""
-    work = _Measure(screen.root.resolve(), screen.used_planes, preparation)
+    work = _Measure(screen.root.resolve(), screen.used_channels, screen.used_planes, preparation)
     total = _zero(screen, preparation)
     for locations in paths:
         total += work(locations)
