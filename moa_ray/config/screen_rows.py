@@ -166,6 +166,8 @@ Control = Annotated[
     PlainSerializer(_write_control),
 ]
 ColumnName = Annotated[str, AfterValidator(clean_text)]
+Separator = Annotated[str, AfterValidator(_separator)]
+Encoding = Annotated[str, AfterValidator(_encoding)]
 
 
 class RowSettings(Settings):
@@ -191,7 +193,7 @@ class RowSettings(Settings):
     these apart, `distinct` all."""
     decimal: Literal[".", ","] | None = None
     """The sign before the decimals of concentrations; null finds it out, and asks where `1,000` could be both."""
-    separator: Annotated[str, AfterValidator(_separator)] | None = None
+    separator: Separator | None = None
     """Between the cells of a text: `comma`, `tab`, `semicolon` or one character; null finds out which of the three."""
-    encoding: Annotated[str, AfterValidator(_encoding)] | None = None
+    encoding: Encoding | None = None
     """How a text is written: `utf-8`, `utf-16`, `latin-1`, `cp1252`; null takes UTF-8, or UTF-16 where it begins so."""
