@@ -5,9 +5,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from moa_ray.common.uri import Uri
-from moa_ray.config.screens import Bbbc014Settings, Bbbc021Settings, OmeZarrSettings, SyntheticSettings, TableSettings
+from moa_ray.config.screens import (
+    Bbbc014Settings,
+    Bbbc021Settings,
+    FilesSettings,
+    OmeZarrSettings,
+    SyntheticSettings,
+    TableSettings,
+)
 from moa_ray.config.sweep_file import Sweep
-from moa_ray.screens import bbbc014, bbbc021, ome_zarr, painted, painted_bbbc014, painted_bbbc021, table
+from moa_ray.screens import bbbc014, bbbc021, file_names, ome_zarr, painted, painted_bbbc014, painted_bbbc021, table
 from moa_ray.screens.root_folder import LinkedFolder
 from moa_ray.screens.screen import Screen
 
@@ -71,6 +78,8 @@ def open_screen(sweep: Sweep, root: Path, paint: bool = True) -> Screen:
         screen = table.open_screen(root, settings, sweep.images)
     elif isinstance(settings, OmeZarrSettings):
         screen = ome_zarr.open_screen(root, settings, sweep.images)
+    elif isinstance(settings, FilesSettings):
+        screen = file_names.open_screen(root, settings, sweep.images)
     elif isinstance(settings, Bbbc021Settings):
         screen = bbbc021.open_screen(root, settings.channels, settings.aliases)
     elif isinstance(settings, Bbbc014Settings):

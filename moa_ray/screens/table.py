@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,12 +25,13 @@ from moa_ray.common.schema import (
 )
 from moa_ray.config.preparation import Preparation
 from moa_ray.config.screen_rows import RowSettings
-from moa_ray.config.screens import OmeZarrSettings, TableSettings
+from moa_ray.config.screens import FilesSettings, OmeZarrSettings, TableSettings
 from moa_ray.screens.checks import check_fields, check_images
 from moa_ray.screens.doses import doses
 from moa_ray.screens.duplicates import check_repeated_rows
-from moa_ray.screens.image_columns import Source, image_locations, path_columns_of
-from moa_ray.screens.left_out import NO_LABEL, count_left_out
+from moa_ray.screens.image_columns import image_locations, path_columns_of
+from moa_ray.screens.joined_tables import join_tables
+from moa_ray.screens.left_out import NO_LABEL, count_left_out, join_left_out
 from moa_ray.screens.names import check_aliases, check_names, merge_names
 from moa_ray.screens.screen import Problem, Screen, well_names
 from moa_ray.screens.selection import Columns, check_control_classes, chosen_rows, control_rows
@@ -66,14 +68,21 @@ def open_screen(root: Path, settings: TableSettings, preparation: Preparation | 
     """
     path = root / settings.fields
     table = read_table(path, settings.separator, settings.encoding)
-    _check_map(settings.columns, settings.images, table, str(path))
-    locations = image_locations(table, settings.images, root, settings.root, settings.strip)
-    return screen_of(root, settings, table, locations, str(path), preparation)
+    joined = join_tables(root, settings, table, settings.columns)
+    name = f"{path} and the tables joined to it" if joined.table is not table else str(path)
+    if not settings.images:
+        raise InputError("screen.images: at least one channel must be mapped to a column of paths")
+    paths = [column for source in settings.images.values() for column in path_columns_of(source)]
+    require_map(settings.columns, joined.table, name, paths)
+    locations = image_locations(joined.table, settings.images, root, settings.root, settings.strip)
+    screen = screen_of(root, settings, joined.table, locations, name, preparation)
+    problems, left_out = (*joined.problems, *screen.problems), join_left_out([joined.left_out, screen.left_out])
+    return replace(screen, problems=problems, left_out=left_out)
 
 
 def screen_of(
     root: Path,
-    settings: TableSettings | OmeZarrSettings,
+    settings: TableSettings | OmeZarrSettings | FilesSettings,
     table: pd.DataFrame,
     locations: pd.DataFrame,
     name: str,
@@ -124,6 +133,40 @@ def screen_of(
     return Screen(settings.name, root, fields, used, tuple(problems), left_out=left_out, planes=settings.planes)
 
 
+def require_map(columns: Mapping[str, str], table: pd.DataFrame, name: str, paths: Sequence[str] = ()) -> None:
+    """Refuse a map of columns that says too little, or names what a table does not have.
+
+    Parameters
+    ----------
+    columns : mapping
+        ``Metadata_*`` name to column, as in ``screen.columns``.
+    table : DataFrame
+        The table of fields.
+    name : str
+        Where the table comes from, for messages.
+    paths : sequence of str
+        The columns of image paths.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, or stands there twice.
+    """
+    for column in columns:
+        if not column.startswith(METADATA_PREFIX):
+            raise InputError(f"screen.columns: names begin with {METADATA_PREFIX}, but got {column!r}")
+    missing = [column for column in _REQUIRED if column not in columns]
+    if missing:
+        raise InputError(f"screen.columns: {', '.join(missing)} must be mapped to a column of {name}")
+    if CONTROL in columns:
+        raise InputError(f"screen.columns: {CONTROL} is made from screen.control; leave it out")
+    wanted = [*columns.values(), *paths]
+    require_columns(table, wanted, name)
+    repeated = [source for source in dict.fromkeys(wanted) if (table.columns == source).sum() > 1]
+    if repeated:
+        raise InputError(f"{name}: column {', '.join(repeated)} stands there more than once; give each its own name")
+
+
 def _choose(
     rows: pd.DataFrame, table: pd.DataFrame, settings: RowSettings
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[Problem]]:
@@ -165,24 +208,6 @@ def _concentrations(rows: pd.DataFrame, settings: RowSettings, name: str) -> pd.
         return pd.Series(0.0, index=rows.index)
     column = rows[CONCENTRATION].rename(settings.columns[CONCENTRATION])
     return doses(column, rows[LABEL].notna() & ~rows[CONTROL], name, settings.decimal)
-
-
-def _check_map(columns: Mapping[str, str], images: Mapping[str, Source], table: pd.DataFrame, name: str) -> None:
-    for column in columns:
-        if not column.startswith(METADATA_PREFIX):
-            raise InputError(f"screen.columns: names begin with {METADATA_PREFIX}, but got {column!r}")
-    missing = [column for column in _REQUIRED if column not in columns]
-    if missing:
-        raise InputError(f"screen.columns: {', '.join(missing)} must be mapped to a column of {name}")
-    if CONTROL in columns:
-        raise InputError(f"screen.columns: {CONTROL} is made from screen.control; leave it out")
-    if not images:
-        raise InputError("screen.images: at least one channel must be mapped to a column of paths")
-    wanted = [*columns.values(), *(column for source in images.values() for column in path_columns_of(source))]
-    require_columns(table, wanted, name)
-    repeated = [source for source in dict.fromkeys(wanted) if (table.columns == source).sum() > 1]
-    if repeated:
-        raise InputError(f"{name}: column {', '.join(repeated)} stands there more than once; give each its own name")
 
 
 def _channels(columns: Sequence[str], channels: Sequence[str | None] | None) -> tuple[str | None, ...]:
