@@ -155,6 +155,7 @@ class _Joining:
             self._leave_out(~is_joined)
             added = added[is_joined]
         sources = [self._columns.get(name, name) for name in join.on]
+        self._kept |= set(sources)
         keyed = {of[0] for of, source in zip(join.on.values(), sources, strict=True) if [*of] == [source]}
         self._add(added.drop(columns=[*keyed, *{""}.intersection(added.columns)]), kind)
 
@@ -277,7 +278,7 @@ class _Joining:
         for column in map(str, added.columns):
             name = column
             if column in self._ambiguous or column in self.table:
-                if column in self.table and _texts(self.table[column]).equals(_texts(added[column])):
+                if column in self.table and _agree(self.table[column], added[column]):
                     continue
                 name = f"{kind}.{column}"
                 choices = self._ambiguous.setdefault(column, []) if column not in self._kept else []
@@ -289,8 +290,11 @@ class _Joining:
             self.table = self.table.assign(**{name: added[column]})
 
 
-def _texts(column: pd.Series) -> pd.Series:
-    return clean_column(column).fillna("")
+def _agree(column: pd.Series, other: pd.Series) -> bool:
+    """Tell whether a column says nothing that another does not say."""
+    texts = clean_column(other)
+    has_text = texts.notna()
+    return clean_column(column)[has_text].fillna("").equals(texts[has_text])
 
 
 def _examples(texts: Sequence[str]) -> str:
