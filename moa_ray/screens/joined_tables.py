@@ -294,7 +294,7 @@ def _agree(column: pd.Series, other: pd.Series) -> bool:
     """Tell whether a column says nothing that another does not say."""
     texts = clean_column(other)
     has_text = texts.notna()
-    return clean_column(column)[has_text].fillna("").equals(texts[has_text])
+    return bool((clean_column(column)[has_text].fillna("") == texts[has_text]).all())
 
 
 def _examples(texts: Sequence[str]) -> str:
