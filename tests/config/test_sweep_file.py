@@ -184,7 +184,7 @@ def test_override_makes_sections_and_replaces_values() -> None:
         ("search.mode=optune", "search: mode must be 'grid', 'optuna', but got 'optune'"),
         (
             "screen.name=bbc021",
-            "screen: name must be 'bbbc021', 'bbbc014', 'table', 'ome_zarr', 'synthetic', but got 'bbc021'",
+            "screen: name must be 'bbbc021', 'bbbc014', 'table', 'files', 'ome_zarr', 'synthetic', but got 'bbc021'",
         ),
         ("out=null", "out: must be a path or a URI, but got None"),
         ("epochs", "'epochs': an override reads KEY=VALUE, e.g. recipe.epochs=5"),
