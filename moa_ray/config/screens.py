@@ -88,21 +88,21 @@ class TableSettings(RowSettings, LinkSettings, JoiningSettings):
         return _planes(self.images)
 
 
-class OmeZarrSettings(RowSettings, LinkSettings):
-    """OME-Zarr plates (HCS, version 0.4 or 0.5), and a table that names what is in their wells."""
+class OmeZarrSettings(RowSettings, LinkSettings, JoiningSettings):
+    """OME-Zarr plates (HCS, version 0.4 or 0.5); tables are joined to their wells and fields."""
 
     name: Literal["ome_zarr"]
     """Says that the screen is read from OME-Zarr plates."""
     root: Location
-    """Folder or URI of a plate, or of a folder of plates."""
-    fields: Name
-    """Text or parquet of a row a well or a field, below the root or beside the plate. It is joined by the columns that
-    `columns` maps to `Metadata_Well` and, where it has them, `Metadata_Plate` and `Metadata_Field`."""
+    """Folder or URI of a plate, or of a folder of plates. The tables that are joined lie in it, or beside the plate."""
     images: dict[str, ZarrSource]
     """Channel name to the number of the images' channel, from 0, or to its name in the metadata (`omero`): `{DNA: 0}`;
     of stacks also the depth and time: `{DNA: {channel: 0, project: max}}`."""
     channels: Channels | None = None
     """The network's inputs, in order, of which null is a plane of zeros; null takes those of `images`."""
+    columns: dict[str, ColumnName] = Field(default={})
+    """`Metadata_*` name to a column of the joined tables: `{Metadata_Compound: drug, Metadata_Label: moa}`. Plate, well
+    and field are those of the plates' metadata."""
 
     @property
     def planes(self) -> dict[str, Plane]:

@@ -17,7 +17,7 @@ from moa_ray.common.schema import COMPOUND, FIELD, PLATE, WELL, require_columns
 from moa_ray.common.uri import leaves
 from moa_ray.config.joined_tables import JoinSettings, joins_of
 from moa_ray.config.messages import nearest
-from moa_ray.config.screens import FilesSettings, TableSettings
+from moa_ray.config.screens import FilesSettings, OmeZarrSettings, TableSettings
 from moa_ray.screens.join_keys import Key, comparable, keys_of, meaning
 from moa_ray.screens.left_out import count_left_out, join_left_out, none_left_out
 from moa_ray.screens.names import check_names
@@ -26,6 +26,7 @@ from moa_ray.screens.table_file import read_table
 from moa_ray.screens.text_cells import clean_column
 
 Kind = Literal["platemap", "annotation"]
+Settings = TableSettings | FilesSettings | OmeZarrSettings
 _PLACE = re.compile(r"\{([^{}]*)\}")  # of a value of the fields in the name of a file
 _SHOWN = 3
 _LEFT_OUT = "the plate map has no row of the well (screen.platemap)"
@@ -52,7 +53,10 @@ class JoinedTable:
 
 
 def join_tables(
-    root: Path, settings: TableSettings | FilesSettings, table: pd.DataFrame, columns: Mapping[str, str]
+    root: Path,
+    settings: Settings,
+    table: pd.DataFrame,
+    columns: Mapping[str, str],
 ) -> JoinedTable:
     """Join the plate maps and annotations of a sweep file to a table of fields.
 
@@ -60,7 +64,7 @@ def join_tables(
     ----------
     root : Path
         The folder that the tables' files are relative to.
-    settings : TableSettings or FilesSettings
+    settings : TableSettings, FilesSettings or OmeZarrSettings
         The section ``screen``.
     table : DataFrame, one row per field
         What is known of the fields so far.
@@ -86,12 +90,12 @@ def join_tables(
     return JoinedTable(joining.table, join_left_out(joining.left_out), tuple(joining.problems))
 
 
-def joined_files(settings: TableSettings | FilesSettings, names: Sequence[str]) -> list[str]:
+def joined_files(settings: Settings, names: Sequence[str]) -> list[str]:
     """Find the files of the tables that may be joined.
 
     Parameters
     ----------
-    settings : TableSettings or FilesSettings
+    settings : TableSettings, FilesSettings or OmeZarrSettings
         The section ``screen``.
     names : sequence of str
         Files below the root.
@@ -114,9 +118,7 @@ def _any_value(part: tuple[int, str]) -> str:
 class _Joining:
     """A table of fields while others are joined to it."""
 
-    def __init__(
-        self, table: pd.DataFrame, columns: Mapping[str, str], settings: TableSettings | FilesSettings
-    ) -> None:
+    def __init__(self, table: pd.DataFrame, columns: Mapping[str, str], settings: Settings) -> None:
         self.table = table
         self.problems: list[Problem] = []
         self.left_out: list[pd.DataFrame] = []
@@ -206,7 +208,7 @@ class _Joining:
         return files
 
     def _read(self, path: Path, join: JoinSettings) -> pd.DataFrame:
-        is_alone = isinstance(self._settings, FilesSettings)  # else the keys of the screen are those of its own table
+        is_alone = not isinstance(self._settings, TableSettings)  # else what the screen says is of its own table
         separator = join.separator or (self._settings.separator if is_alone else None)
         encoding = join.encoding or (self._settings.encoding if is_alone else None)
         other = read_table(path, separator, encoding)

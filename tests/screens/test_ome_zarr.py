@@ -24,7 +24,8 @@ from moa_ray.screens.screen import Screen
 from moa_ray.study import Study
 
 WELLS = ("A/1", "A/2", "B/1", "B/2", "C/12")
-COLUMNS = {WELL: "well", COMPOUND: "drug", LABEL: "moa"}
+COLUMNS = {COMPOUND: "drug", LABEL: "moa"}
+PLATEMAP = {"file": "labels.csv", "on": {WELL: "well"}}
 
 
 @pytest.fixture(scope="module", params=["0.4", "0.5"])
@@ -43,9 +44,9 @@ def labels(**more: Any) -> pd.DataFrame:
 def opened(plate: Path, table: pd.DataFrame, root: Path | None = None, **changes: Any) -> Screen:
     """Open a plate with a table that lies beside it."""
     table.to_csv(plate.parent / "labels.csv", index=False)
-    settings = {"columns": COLUMNS, "control": "DMSO", "images": {"DNA": 0, "ER": "ER"}} | changes
+    settings = {"columns": COLUMNS, "control": "DMSO", "images": {"DNA": 0, "ER": "ER"}, "platemap": PLATEMAP} | changes
     root = root or plate
-    return ome_zarr.open_screen(root, OmeZarrSettings(name="ome_zarr", root=root, fields="labels.csv", **settings))
+    return ome_zarr.open_screen(root, OmeZarrSettings(name="ome_zarr", root=root, **settings))
 
 
 def test_wells_and_fields_come_from_the_plate_and_labels_from_the_table(plate: Path) -> None:
@@ -74,46 +75,40 @@ def test_folder_of_plates_is_a_screen(plate: Path, tmp_path: Path) -> None:
     group.attrs.put(attributes)
     table = pd.concat([labels(plate="P1"), labels(plate="p2")])
     table.to_csv(tmp_path / "labels.csv", index=False)
-    settings: Any = {"columns": {**COLUMNS, PLATE: "plate"}, "control": "DMSO", "images": {"DNA": 0}}
-    screen = ome_zarr.open_screen(
-        tmp_path, OmeZarrSettings(name="ome_zarr", root=tmp_path, fields="labels.csv", **settings)
-    )
+    by_plate = {"file": "labels.csv", "on": {PLATE: "plate", WELL: "well"}}
+    settings: Any = {"columns": COLUMNS, "control": "DMSO", "images": {"DNA": 0}, "platemap": by_plate}
+    screen = ome_zarr.open_screen(tmp_path, OmeZarrSettings(name="ome_zarr", root=tmp_path, **settings))
     assert screen.fields[PLATE].value_counts().to_dict() == {"P1": 10, "p2": 10}
 
 
 def test_what_does_not_join_is_named_on_both_sides(plate: Path) -> None:
     table = labels()
     table.loc[0, "well"] = "H9"
-    messages = [problem.message for problem in opened(plate, table).problems]
-    assert f"1 wells of the plate are named by no row of {plate.parent / 'labels.csv'} and left out: P1 A01" in messages
-    assert f"1 rows of {plate.parent / 'labels.csv'} name no well of the plate: row 2 (H09)" in messages
+    screen = opened(plate, table)
+    messages = [problem.message for problem in screen.problems]
+    assert "1 wells have no row in screen.platemap and are left out: P1 A01" in messages
+    assert "1 rows of screen.platemap are of no field: H09 (labels.csv row 2)" in messages
+    assert screen.left_out["rows"].sum() == 2
 
 
 @pytest.mark.parametrize(
-    ("table", "changes", "message"),
+    ("changes", "message"),
     [
-        (labels(), {"columns": {COMPOUND: "drug", LABEL: "moa"}}, "Metadata_Well must be mapped"),
-        (labels(), {"columns": {**COLUMNS, FIELD: "site"}}, "column site is missing"),
-        (labels(well="H1"), {}, "rows 2, 3, 4, 5 name one well; keep one row of each"),
-        (
-            labels(plate="P9"),
-            {"columns": {**COLUMNS, PLATE: "plate"}},
-            "no row names a well of the plate by",
-        ),
+        ({"columns": {COMPOUND: "drug"}}, "Metadata_Label must be mapped"),
+        ({"platemap": None}, "column drug, moa is missing"),
+        ({"platemap": {"file": "none.csv", "on": {WELL: "well"}}}, "none.csv: missing"),
+        ({"platemap": {"file": "labels.csv", "on": {FIELD: "well"}}}, "joins no field"),
     ],
 )
-def test_table_that_cannot_be_joined_is_refused(
-    plate: Path, table: pd.DataFrame, changes: dict[str, Any], message: str
-) -> None:
+def test_table_that_cannot_be_joined_is_refused(plate: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        opened(plate, table, **changes)
+        opened(plate, labels(), **changes)
 
 
 def test_table_may_name_fields(plate: Path) -> None:
     table = labels().merge(pd.DataFrame({"site": [0, 1]}), how="cross").drop(index=1)
-    screen = opened(plate, table, columns={**COLUMNS, FIELD: "site"})
+    screen = opened(plate, table, platemap={"file": "labels.csv", "on": {WELL: "well", FIELD: "site"}})
     assert len(screen.fields) == 9
-    assert screen.problems[0].message.startswith("1 wells of the plate are named by no row")
 
 
 def test_channel_that_the_images_lack_is_an_error(plate: Path) -> None:
@@ -180,13 +175,13 @@ def test_table_leads_into_plates(plate: Path, tmp_path: Path) -> None:
 )
 def test_wrong_choice_is_named_with_its_place(tmp_path: Path, images: dict[str, Any], message: str) -> None:
     plain = table_sweep(tmp_path)
-    screen = {"name": "ome_zarr", "root": str(tmp_path), "fields": "labels.csv", "columns": COLUMNS, "images": images}
+    screen = {"name": "ome_zarr", "root": str(tmp_path), "columns": COLUMNS, "images": images}
     with pytest.raises(InputError, match=message):
         sweep_file.check({**plain, "screen": screen}, "sweep.yaml")
 
 
 def test_sweep_file_opens_it(plate: Path, tmp_path: Path) -> None:
     labels().to_csv(plate.parent / "labels.csv", index=False)
-    screen = {"name": "ome_zarr", "root": str(plate), "fields": "labels.csv", "columns": COLUMNS, "images": {"DNA": 0}}
+    screen = {"name": "ome_zarr", "root": str(plate), "platemap": PLATEMAP, "columns": COLUMNS, "images": {"DNA": 0}}
     sweep = sweep_file.check({**table_sweep(tmp_path), "screen": {**screen, "control": "DMSO"}}, "sweep.yaml")
     assert len(open_screen(sweep, plate).fields) == 10
