@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from moa_ray.config import sweep_file
+from moa_ray.config.yaml_text import read_yaml
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_every_block_is_a_part_of_a_sweep_file(page: str) -> None:
         "out": "runs/mine",
         "recipe": {"backbone": "SmallCNN", "weights": "random"},
     }
-    first, *others = [yaml.safe_load(block) for block in blocks(page, "yaml")]
+    first, *others = [read_yaml(block) for block in blocks(page, "yaml")]
     assert len(others) >= 6
     sweep_file.check({**whole, **first}, "page")
     for part in others:
@@ -41,7 +41,7 @@ def test_the_table_has_the_columns_that_the_first_block_names(page: str) -> None
     header, *rows = csv.reader(table.splitlines())
     assert len(rows) == 3
     assert all(len(row) == len(header) for row in rows)
-    screen = yaml.safe_load(blocks(page, "yaml")[0])["screen"]
+    screen = read_yaml(blocks(page, "yaml")[0])["screen"]
     assert {*screen["columns"].values(), *screen["images"].values()} == set(header)
 
 
