@@ -111,14 +111,16 @@ def download_progress(console: Console) -> Iterator[Callable[[downloads.Progress
         disable=not console.is_terminal,
     )
     task: TaskID | None = None
-    shown_tenths = 0
+    shown_tenths = of_files = 0
 
     def show(now: downloads.Progress) -> None:
-        nonlocal task, shown_tenths
+        nonlocal task, shown_tenths, of_files
+        if now.of_files > of_files:  # a bucket's tables come before it is known which images are needed
+            shown_tenths, of_files = 0, now.of_files
         files = f"{now.files} of {now.of_files} files"
         if task is None:  # what came in an earlier call does not count as speed
             task = bar.add_task("", total=now.of_bytes, completed=now.bytes, files=files)
-        bar.update(task, completed=now.bytes, files=files)
+        bar.update(task, total=now.of_bytes, completed=now.bytes, files=files)
         tenth = 10 * now.bytes // now.of_bytes if now.of_bytes else 0
         tenth = min(tenth, 10 if now.files == now.of_files else 9)  # the last line counts every file
         if not console.is_terminal and tenth > shown_tenths:

@@ -24,6 +24,7 @@ from moa_ray.screens.checks import check_hold_out
 from moa_ray.screens.downloads import Progress
 from moa_ray.screens.folds import Fold, make_folds, unscored
 from moa_ray.screens.names import check_groups
+from moa_ray.screens.needed_files import NeededFiles
 from moa_ray.screens.opening import is_painted, open_screen
 from moa_ray.screens.rare_labels import check_rare_labels, rare_labels, rare_treatments
 from moa_ray.screens.screen import Problem, Screen
@@ -87,8 +88,9 @@ class Study:
         InputError
             If the screen cannot be opened, or there is nothing to hold out.
         """
-        root = bucket_cache.fetch(sweep.screen.root, progress)
-        screen = open_screen(sweep, root, paint)
+        needed = NeededFiles(sweep)
+        root = bucket_cache.fetch(sweep.screen.root, progress, needed)
+        screen = open_screen(sweep, root, paint, needed.names)
         settings = sweep.folds
         rare = rare_labels(screen.fields, settings.min_compounds)
         of_rare = settings.min_compounds, settings.below

@@ -84,7 +84,9 @@ def file_name(channel: str, row: str, column: int) -> str:
     return f"Channel {CHANNELS[channel]}-{number:02}-{row}-{column:02}-00.Bmp"
 
 
-def open_screen(root: Path, channels: Sequence[str | None] = (None, *CHANNELS)) -> Screen:
+def open_screen(
+    root: Path, channels: Sequence[str | None] = (None, *CHANNELS), names: Sequence[str] | None = None
+) -> Screen:
     """Open the 64 labelled wells of the plate, 32 of each cell line, whether their images are there or not.
 
     The well is what is scored, and all wells hold one compound: so each is a treatment of its own, called by its name.
@@ -95,6 +97,8 @@ def open_screen(root: Path, channels: Sequence[str | None] = (None, *CHANNELS)) 
         The folder of the images or of the zip file.
     channels : sequence of str or None
         Up to three of FITC and DAPI, for the network's three inputs; None is a plane of zeros.
+    names : sequence of str, optional
+        The files below the root; by default those that are there.
 
     Returns
     -------
@@ -109,7 +113,7 @@ def open_screen(root: Path, channels: Sequence[str | None] = (None, *CHANNELS)) 
     used = [channel for channel in channels if channel is not None]
     if not used or len(channels) > 3 or not set(used) <= set(CHANNELS):
         raise InputError(f"screen.channels: up to three of {', '.join(CHANNELS)} and null, but got {list(channels)!r}")
-    locations, problems = _find(root)
+    locations, problems = _find(root, sorted(listing(root) if names is None else names))
     fields = _wells()
     for channel in CHANNELS:
         # An image that is not there keeps the name by which it would have been found.
@@ -142,9 +146,8 @@ def _wells() -> pd.DataFrame:
     )
 
 
-def _find(root: Path) -> tuple[_Locations, list[Problem]]:
+def _find(root: Path, files: Sequence[str]) -> tuple[_Locations, list[Problem]]:
     """Find the locations of each well and channel, and those of images that such a plate does not have."""
-    files = sorted(listing(root))
     unpacked = {_name(location) for location in files if "!" not in location}
     channel_of = {number: channel for channel, number in CHANNELS.items()}
     locations: dict[tuple[str, str], list[str]] = defaultdict(list)

@@ -37,6 +37,7 @@ from moa_ray.screens.screen import Problem, Screen, numbers, well_names
 from moa_ray.screens.table_file import read_table
 from moa_ray.screens.text_cells import clean_cells, is_word
 
+TABLES = ("BBBC021_v1_image.csv", "BBBC021_v1_moa.csv")
 CHANNELS = ("Actin", "Tubulin", "DAPI")
 CONTROL_COMPOUND = "DMSO"
 
@@ -55,8 +56,7 @@ PLATES = {
 DOWNLOADS = tuple(
     Download(f"https://data.broadinstitute.org/bbbc/BBBC021/{name}", name)
     for name in (
-        "BBBC021_v1_image.csv",
-        "BBBC021_v1_moa.csv",
+        *TABLES,
         *(f"BBBC021_v1_images_{week}_{plate}.zip" for week, plates in PLATES.items() for plate in plates),
     )
 )
@@ -70,7 +70,12 @@ _TAXOL_AS_CONTROL = "taxol as a control of the plate"
 _SITE = re.compile(r"_s(?P<site>\d+)_w\d[0-9A-Fa-f-]*(?:_(?P<crop>\d+))?\.\w+$")
 
 
-def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS, aliases: AliasNames | None = None) -> Screen:
+def open_screen(
+    root: Path,
+    channels: Sequence[str | None] = CHANNELS,
+    aliases: AliasNames | None = None,
+    names: Sequence[str] | None = None,
+) -> Screen:
     """Open the annotated treatments and the DMSO wells of BBBC021.
 
     Parameters
@@ -81,6 +86,8 @@ def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS, aliases: 
         Up to three of Actin, Tubulin and DAPI, for the network's three inputs; None is a plane of zeros.
     aliases : mapping or "distinct", optional
         Other spellings of compounds and labels, by the name that they stand for.
+    names : sequence of str, optional
+        The files below the root; by default those that are there.
 
     Returns
     -------
@@ -101,7 +108,7 @@ def open_screen(root: Path, channels: Sequence[str | None] = CHANNELS, aliases: 
     kept, left_out = _choose(annotated, one_name("taxol", aliases))
     problems = _check_names(annotated, kept, labels, aliases)
     used = [path_column(channel) for channel in channels if channel is not None]
-    located = _locate(root, kept)
+    located = _locate(listing(root) if names is None else names, kept)
     problems += [*check_fields(located), *check_images(located, root, used)]
     padded = (*channels, *[None] * (3 - len(channels)))
     return Screen("bbbc021", root, located.reset_index(drop=True), padded, tuple(problems), left_out=left_out)
@@ -134,7 +141,7 @@ def _read(root: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
 
 def _image_table(root: Path) -> pd.DataFrame:
     """Make one row per field with the columns of the field table, the label not yet among them."""
-    name = "BBBC021_v1_image.csv"
+    name = TABLES[0]
     files = {channel: f"Image_FileName_{channel}" for channel in CHANNELS}
     folders = {channel: f"Image_PathName_{channel}" for channel in CHANNELS}
     sources = {
@@ -158,7 +165,7 @@ def _image_table(root: Path) -> pd.DataFrame:
 
 
 def _labels(root: Path, aliases: AliasNames | None) -> pd.DataFrame:
-    name = "BBBC021_v1_moa.csv"
+    name = TABLES[1]
     table = _read(root, name, ["compound", "concentration", "moa"])
     names = {COMPOUND: merge_names(table["compound"], aliases), LABEL: merge_names(table["moa"], aliases)}
     labels = pd.DataFrame(names)
@@ -190,13 +197,13 @@ def _choose(fields: pd.DataFrame, taxol: str) -> tuple[pd.DataFrame, pd.DataFram
     return fields[~unlabelled & ~stray_taxol], join_left_out(reasons)
 
 
-def _locate(root: Path, fields: pd.DataFrame) -> pd.DataFrame:
+def _locate(names: Sequence[str], fields: pd.DataFrame) -> pd.DataFrame:
     """Replace the paths of the table by the locations of the files, wherever below the root the plate's folder is.
 
     A file is known by its plate's folder and its name. One that is nowhere keeps the table's path.
     """
     location_of: dict[str, str] = {}
-    for location in listing(root):
+    for location in names:
         tail = "/".join(location.replace("!", "/").rsplit("/", 2)[-2:])
         if "!" not in location or tail not in location_of:  # an unpacked file is quicker to read
             location_of[tail] = location

@@ -1,5 +1,6 @@
 """Which of the readers opens the screen that a sweep file names."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,7 +46,7 @@ def is_painted(sweep: Sweep, root: Path) -> bool:
     return painted.is_painted(root, painting)
 
 
-def open_screen(sweep: Sweep, root: Path, paint: bool = True) -> Screen:
+def open_screen(sweep: Sweep, root: Path, paint: bool = True, names: Sequence[str] | None = None) -> Screen:
     """Open the screen that a sweep file names; a painted one is painted first, where it is not there yet.
 
     Parameters
@@ -57,6 +58,8 @@ def open_screen(sweep: Sweep, root: Path, paint: bool = True) -> Screen:
     paint : bool
         Whether a painted screen that is not there yet is painted at the root. Otherwise its fields are those of as
         small a painting in a temporary folder.
+    names : sequence of str, optional
+        The files below the root, where a bucket has them and this machine does not; by default those that are there.
 
     Returns
     -------
@@ -79,13 +82,13 @@ def open_screen(sweep: Sweep, root: Path, paint: bool = True) -> Screen:
     elif isinstance(settings, OmeZarrSettings):
         screen = ome_zarr.open_screen(root, settings, sweep.images)
     elif isinstance(settings, FilesSettings):
-        screen = file_names.open_screen(root, settings, sweep.images)
+        screen = file_names.open_screen(root, settings, sweep.images, names)
     elif isinstance(settings, Bbbc021Settings):
-        screen = bbbc021.open_screen(root, settings.channels, settings.aliases)
+        screen = bbbc021.open_screen(root, settings.channels, settings.aliases, names)
     elif isinstance(settings, Bbbc014Settings):
         if settings.painting is not None:
             painted_bbbc014.paint(root, settings.painting)
-        screen = bbbc014.open_screen(root, settings.channels)
+        screen = bbbc014.open_screen(root, settings.channels, names)
     else:
         painted_bbbc021.paint(root, settings.painting)
         screen = replace(bbbc021.open_screen(root, settings.channels), name="synthetic")

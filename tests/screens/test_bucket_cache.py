@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from buckets import Server
 from pyarrow import fs
+from screen_files import archive, table_sweep, tiff
 from zarr_plates import zarr_image
 
 from moa_ray import prepare
@@ -220,3 +221,81 @@ def test_node_without_credentials_sees_nothing(bucket: Uri, s3: Server) -> None:
         assert not preparers._sees(bucket / name, version.size)
     finally:
         s3.deny(False)
+
+
+# What is needed -------------------------------------------------------------------------------------------------------
+
+
+def held(root: Uri) -> set[str]:
+    """The files that this machine has of a screen in a bucket."""
+    return {path.relative_to(root.copy).as_posix() for path in root.copy.rglob("*") if path.is_file()}
+
+
+def put(s3: Server, folder: Path, path: str, *others: str) -> Uri:
+    """Put a folder into a bucket, and further files that no table names."""
+    for name in others:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"large")
+    fs.copy_files(str(folder), path, destination_filesystem=s3.system)
+    return uri(s3, path)
+
+
+def test_only_the_files_that_a_table_names_are_fetched(s3: Server, tmp_path: Path) -> None:
+    plain = table_sweep(tmp_path, screen={"where": {"Metadata_Well": {"not": ["A01"]}}})
+    pd.DataFrame({"name": list("abcd")}).to_csv(tmp_path / "screen/known.csv", index=False)
+    plain["screen"]["annotation"] = {"file": "known.csv", "on": {"Metadata_Compound": "name"}}
+    root = put(s3, tmp_path / "screen", "ours/data/table", "A01.jpg", "raw/A02.tif", "z.zip")
+    plain["screen"]["root"] = str(root)
+    seen: list[Progress] = []
+    study = Study.open(sweep_file.check(plain, "test.yaml"), seen.append)
+    assert [problem.message for problem in study.problems if problem.severity == "error"] == []
+    images = {f"A{number:02}.tif" for number in range(2, 13)}
+    assert held(root) == images | {"fields.csv", "known.csv"}
+    assert [(step.files, step.of_files) for step in seen] == [
+        (1, 2),
+        (2, 2),
+        *[(number, 13) for number in range(3, 14)],
+    ]
+
+
+def test_only_the_channels_in_use_of_files_that_match_are_fetched(s3: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "screen"
+    labels = {"A01": "a", "A02": "a", "B01": "b", "B02": "b"}
+    for number, (well, label) in enumerate(labels.items()):
+        for channel in (1, 2):
+            pixels = np.full((3, 4), 10 * number + channel, np.uint16) + np.eye(3, 4, dtype=np.uint16)
+            tiff(folder / f"{label}/{label}{number}/{well}_w{channel}.tif", pixels)
+    archive(folder / "B.zip", **{"b/b9/B09_w1.tif": folder / "b/b3/B02_w1.tif"})
+    (folder / "b/b3/B02_w1.tif").unlink()
+    root = put(s3, folder, "ours/data/files", "thumbs/A01.png", "Index.xml")
+    screen = {
+        "name": "files",
+        "root": str(root),
+        "pattern": "{Metadata_Label}/{Metadata_Compound}/{well}_w{channel}.tif",
+    }
+    plain = {"study": "x", "out": str(tmp_path / "out"), "recipe": {"backbone": "SmallCNN", "weights": "random"}}
+    study = Study.open(sweep_file.check({**plain, "screen": {**screen, "images": {"DNA": 1}}}, "test.yaml"))
+    assert held(root) == {"a/a0/A01_w1.tif", "a/a1/A02_w1.tif", "b/b2/B01_w1.tif", "B.zip"}
+    (warning,) = [problem.message for problem in study.problems if "do not match" in problem.message]
+    assert warning.endswith("left out: thumbs/A01.png, Index.xml")  # which are not fetched
+    assert set(study.screen.fields["Path_DNA"]) == (held(root) - {"B.zip"}) | {"B.zip!b/b9/B09_w1.tif"}
+
+
+def test_of_bbbc021_the_fields_of_its_tables_are_fetched(s3: Server, painted: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(painted, tmp_path / "painted")
+    root = put(s3, folder, "ours/data/more", "Week9_1/a.tif", "readme.txt")
+    screen = opened(root, tmp_path).screen
+    images = set(screen.fields[screen.path_columns].to_numpy().ravel())
+    assert held(root) == images | {"BBBC021_v1_image.csv", "BBBC021_v1_moa.csv"}
+
+
+def test_of_bbbc014_the_labelled_wells_are_fetched(s3: Server, tmp_path: Path) -> None:
+    plain = {
+        **{"study": "x", "out": str(tmp_path / "out"), "folds": {"hold_out": "cell_line"}},
+        "recipe": {"backbone": "SmallCNN", "weights": "random"},
+    }
+    wells = ["Channel 1-01-A-01-00.Bmp", "Channel 2-01-A-01-00.Bmp", "Channel 1-05-A-05-00.Bmp"]
+    root = put(s3, tmp_path / "plate", "ours/data/bbbc014", *wells, "notes.txt")
+    sweep = sweep_file.check({**plain, "screen": {"name": "bbbc014", "root": str(root)}}, "test.yaml")
+    Study.open(sweep)
+    assert held(root) == set(wells[:2])
