@@ -19,7 +19,7 @@ from moa_ray.execution.session import _mapped, _Session
 from moa_ray.execution.trial_data import Request, WorkerSettings
 from moa_ray.execution.tune import FoldTrainable
 from moa_ray.sweep import main
-from moa_ray.training.data import Diverged, Epoch, Split
+from moa_ray.training.data import Data, Diverged, Epoch, Split
 
 
 class QuickTraining:
@@ -60,16 +60,20 @@ class QuickTraining:
 
 
 class QuickTrainer:
-    """Starts such trials on the tiles of one size."""
+    """Starts such trials on tiles, and linear probes on the features that they are to train on."""
 
-    def __init__(self, tiles: NDArray[np.uint8], labels: NDArray[np.int64], n_classes: int) -> None:
-        pixels = tiles.astype(np.float64) / 255
-        moments = np.concatenate([pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2)), np.ones((len(tiles), 1))], axis=1)
-        self._inputs, self._labels, self._n_classes = moments, labels, n_classes
+    def __init__(self, data: Data) -> None:
+        self._data = data
 
     def start(self, recipe: Recipe, split: Split, seeds: Sequence[int]) -> QuickTraining:
         """Return a trial at its beginning; it draws nothing, so that seeds change nothing."""
-        return QuickTraining(self._inputs, self._labels, self._n_classes, recipe, split)
+        if recipe.is_linear_probe:
+            inputs = self._data.features[recipe.features_key][0].astype(np.float64)
+        else:
+            pixels = self._data.tiles[recipe.input_size].astype(np.float64) / 255
+            inputs = np.concatenate([pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2))], axis=1)
+        inputs = np.column_stack([inputs, np.ones(len(inputs))])
+        return QuickTraining(inputs, self._data.labels, len(self._data.classes), recipe, split)
 
 
 class QuickSession(_Session):
@@ -79,8 +83,9 @@ class QuickSession(_Session):
         super().__init__(settings, None)  # type: ignore[arg-type]
 
     def _new_trainer(self) -> QuickTrainer:
-        ((_, path),) = self._trial_data.tiles.items()
-        return QuickTrainer(_mapped(path), self._trial_data.labels(), len(self._trial_data.classes))
+        tiles = {size: _mapped(path) for size, path in self._trial_data.tiles.items()}
+        features = {key: _mapped(path) for key, path in self._settings.features.items()}
+        return QuickTrainer(Data(tiles, self._trial_data.labels(), self._trial_data.classes, features))
 
 
 class QuickWorker:

@@ -5,6 +5,7 @@ status, signals, kills, the drawn report) is tested by the command line, see `te
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -47,6 +48,20 @@ class NoTracker:
 @pytest.fixture(scope="module")
 def quick_trials() -> Iterator[None]:
     """Train a softmax regression in place of each network, in milliseconds; see `tests/quick.py`."""
+    with quickly():
+        yield
+
+
+@pytest.fixture
+def quick_trials_here() -> Iterator[None]:
+    """The same for one test."""
+    with quickly():
+        yield
+
+
+@contextmanager
+def quickly() -> Iterator[None]:
+    """Put such trials in the place of the networks'."""
     import quick
     from ray import cloudpickle
 

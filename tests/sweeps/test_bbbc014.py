@@ -10,7 +10,7 @@ from commands import predictions, results, run_here
 
 from moa_ray.common.schema import CELL_LINE, WELL
 
-pytestmark = pytest.mark.usefixtures("untracked")
+pytestmark = pytest.mark.usefixtures("untracked", "quick_trials")
 
 
 def test_both_cell_lines_are_held_out_and_64_wells_scored(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import factories
 import pytest
 import yaml
 from buckets import Server
-from commands import predictions, run_here, start, until
+from commands import QUICK, predictions, run_here, start, until
 from pyarrow import fs
 
 from moa_ray import report
@@ -16,6 +16,8 @@ from moa_ray.config.painting import Painting
 from moa_ray.screens.painted_bbbc021 import paint
 
 OUT = "ours/runs/tiny"
+
+pytestmark = pytest.mark.usefixtures("quick_trials")
 
 
 def test_killed_sweep_is_gone_on_with_on_another_machine_and_repeats_no_trial(
@@ -33,7 +35,7 @@ def test_killed_sweep_is_gone_on_with_on_another_machine_and_repeats_no_trial(
     sweep = tmp_path / "tiny.yaml"
     sweep.write_text(yaml.safe_dump(plain))
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.address)
-    process = start(sweep, "resources.concurrent=1")
+    process = start(sweep, "resources.concurrent=1", program=QUICK)
     until(lambda: bool(trials(s3)), process)
     process.kill()
     process.communicate()

@@ -17,7 +17,7 @@ def test_stopped_ensemble_goes_on_to_the_samples_of_an_undisturbed_one(tmp_path:
     run_here(path)
     stopped_here(path, tmp_path / "stopped", 3, "resources.concurrent=1")
     kept = times(tmp_path / "stopped")
-    run_here(path, f"out={tmp_path / 'killed'}")
+    run_here(path, f"out={tmp_path / 'stopped'}")
     assert kept.items() <= times(tmp_path / "stopped").items()
     assert len(results(tmp_path / "stopped")) == 2 * 4
     pd.testing.assert_frame_equal(predictions(tmp_path / "stopped"), predictions(tmp_path / "out"), atol=1e-6)

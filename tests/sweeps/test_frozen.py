@@ -47,6 +47,7 @@ def test_features_are_taken_once_and_a_stopped_sweep_goes_on(sweep_file: Path, t
     pd.testing.assert_frame_equal(predictions(tmp_path / "out"), predictions(folder / "out"), atol=1e-6)
 
 
+@pytest.mark.usefixtures("quick_trials_here")
 def test_linear_probe_of_a_stopped_search_is_gone_on_with_on_the_search_folds_alone(
     sweep_file: Path, tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_linear_probe_of_a_stopped_search_is_gone_on_with_on_the_search_folds_al
     assert times(out) == before
 
 
+@pytest.mark.usefixtures("quick_trials_here")
 def test_backbone_that_a_linear_probe_drops_is_not_trained(sweep_file: Path, weights: Path, tmp_path: Path) -> None:
     """SmallCNN against MobileNetV2, both with drawn weights; one is left."""
     from moa_ray.training import models

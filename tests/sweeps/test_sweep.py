@@ -10,6 +10,7 @@ import psutil
 import pytest
 from commands import (
     PATIENCE,
+    QUICK,
     attempt_here,
     killed,
     predictions,
@@ -19,6 +20,7 @@ from commands import (
     start,
     times,
     until,
+    until_true,
 )
 
 from moa_ray.common.schema import TILE_KEY, probability_columns
@@ -108,12 +110,16 @@ def test_killed_worker_costs_its_trial_one_attempt(
     out, killed_actors = tmp_path / "out", []
     epoch = ProgressCallback.epoch
 
+    def actors() -> list[psutil.Process]:
+        family = psutil.Process().children(recursive=True)
+        return [child for child in family if "ResourceTrainable" in " ".join(_words(child))]
+
     def kill_in_the_middle(callback: ProgressCallback, *arguments: Any) -> None:
         """Kill the actor of the second trial once its first epoch is told."""
         epoch(callback, *arguments)
         if len(results(out)) == 1 and not killed_actors:
-            family = psutil.Process().children(recursive=True)
-            (actor,) = [child for child in family if "ResourceTrainable" in " ".join(_words(child))]
+            until_true(lambda: len(actors()) == 1)  # its name cannot be read while Ray changes it
+            (actor,) = actors()
             actor.kill()
             killed_actors.append(actor.pid)
 
@@ -138,7 +144,7 @@ def test_interrupt_or_stopped_job_leaves_the_ledger_intact_and_says_130(
     from mlflow import MlflowClient
 
     out = tmp_path / "out"
-    process = start(sweep_file, f"out={out}")
+    process = start(sweep_file, f"out={out}", program=QUICK)
     until(lambda: len(results(out)) >= 1, process)
     stopped = [psutil.Process(process.pid)]
     if number == signal.SIGTERM:  # `ray job stop` sends it to all that the command has started
@@ -157,6 +163,7 @@ def test_interrupt_or_stopped_job_leaves_the_ledger_intact_and_says_130(
     assert "RUNNING" not in {run.info.status for run in runs}
 
 
+@pytest.mark.usefixtures("quick_trials_here")
 def test_recipe_that_diverges_fails_alone(sweep_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     output = run_here(
@@ -171,6 +178,7 @@ def test_recipe_that_diverges_fails_alone(sweep_file: Path, tmp_path: Path) -> N
     assert "epoch 1" in output
 
 
+@pytest.mark.usefixtures("quick_trials_here")
 def test_mlflow_that_is_down_stops_nothing_and_is_caught_up(
     sweep_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +196,7 @@ def test_mlflow_that_is_down_stops_nothing_and_is_caught_up(
     assert len(client.search_runs([experiment.experiment_id])) == 6
 
 
+@pytest.mark.usefixtures("quick_trials_here")
 def test_changed_sweep_is_refused_with_its_keys_and_fresh_starts_beside(undisturbed: Path, sweep_file: Path) -> None:
     status, output = attempt_here(sweep_file, "seed=4")
     assert status == 2
