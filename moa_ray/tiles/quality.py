@@ -175,7 +175,8 @@ def outliers(table: pd.DataFrame) -> pd.DataFrame:
     -----
     Focus, background and intensity are compared by their logarithms where the plate's median is above 0. Deviations of
     a saturated share below 0.001, or of another measure below a twentieth, count as at most one standard deviation.
-    Plates of fewer than `FEWEST_FIELDS` fields are not looked at.
+    Of focus the low values count alone, of saturation the high ones. Plates of fewer than `FEWEST_FIELDS` fields are
+    not looked at.
     """
     long = table.melt([*FIELD_KEY, CHANNEL], list(MEASURES), "measure", "value").dropna(subset="value")
     parts = [
@@ -186,7 +187,8 @@ def outliers(table: pd.DataFrame) -> pd.DataFrame:
     if not parts:
         return long.iloc[:0].assign(z=pd.Series(dtype=float))
     every = pd.concat(parts)
-    return every[every["z"].abs() > MOST_DEVIATIONS].sort_values([*FIELD_KEY, CHANNEL], ignore_index=True)
+    off = every["z"] * every["measure"].map({"focus": -1, "saturated": 1}).fillna(np.sign(every["z"]))
+    return every[off > MOST_DEVIATIONS].sort_values([*FIELD_KEY, CHANNEL], ignore_index=True)
 
 
 def _deviations(values: NDArray[np.float64], measure: str) -> NDArray[np.float64]:

@@ -92,6 +92,12 @@ def test_a_field_that_differs_from_its_plate_is_named(measure: str, value: float
     assert f"{measure} of 1 (p A03 1 ER {value:g})" in sentence
 
 
+def test_a_field_that_is_sharper_than_the_others_is_no_outlier() -> None:
+    table = _table()
+    table.loc[7, "focus"] = 2000
+    assert outliers(table).empty
+
+
 def test_few_fields_and_fields_that_are_all_alike_are_no_outliers() -> None:
     few = _table(7)
     few.loc[0, "focus"] = 1
