@@ -4,9 +4,9 @@ A problem is one line with a count and the first few examples, so that a user me
 by error.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
@@ -211,7 +211,7 @@ def check_files(
     missing = [location for location in files if location not in listed]
     problems = []
     if missing:
-        text = f"of {len(files)} image files are missing below {root}; look at screen.root"
+        text = f"of {len(files)} image files are missing below {root}; look at screen.root{_elsewhere(missing, listed)}"
         problems.append(problem("error", text, missing))
     present = [image for image in wanted if image[0] in listed]
     with ThreadPoolExecutor() as pool:
@@ -219,6 +219,13 @@ def check_files(
     problems += _unreadable([(image[0], header) for image, header in headers.items() if isinstance(header, str)])
     sound = {image[0]: header for image, header in headers.items() if isinstance(header, tuple)}
     return problems + odd_images(sound, plates, comparable)
+
+
+def _elsewhere(missing: Sequence[str], listed: Collection[str]) -> str:
+    """Say where a file of the name of the first is, so that the column of its folders is not forgotten."""
+    name = PurePosixPath(missing[0]).name
+    places = [location for location in listed if location.rsplit("/", 1)[-1] == name]
+    return f" and at the column of folders, since {places[0]} is there" if len(places) == 1 else ""
 
 
 def _header(root: Path, location: str, plane: Plane | None) -> tuple[tuple[int, int], str] | str:

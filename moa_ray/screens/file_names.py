@@ -18,7 +18,8 @@ from moa_ray.config.messages import nearest
 from moa_ray.config.planes import ImageSettings
 from moa_ray.config.preparation import Preparation
 from moa_ray.config.screens import FilesSettings
-from moa_ray.screens.joined_tables import join_tables, joined_files
+from moa_ray.screens.joined_files import joined_files
+from moa_ray.screens.joined_tables import join_tables
 from moa_ray.screens.left_out import join_left_out
 from moa_ray.screens.reading import listing
 from moa_ray.screens.screen import Problem, Screen, problem
@@ -164,8 +165,7 @@ def _fields(files: pd.DataFrame, settings: FilesSettings) -> tuple[pd.DataFrame,
     repeated = files[files.duplicated([*key, _CHANNEL], keep=False)]
     if len(repeated):
         raise InputError(_repeated(repeated, key, settings))
-    names = files[key].agg(" ".join, axis="columns")
-    files = files.set_index(names)
+    files = files.set_index(pd.Index(map(" ".join, files[key].itertuples(index=False, name=None))))
     further = [column for column in map(str, files.columns) if column.startswith("Metadata_") and column not in key]
     for column in further:
         values = files.groupby(level=0)[column].nunique()

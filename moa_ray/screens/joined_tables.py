@@ -4,30 +4,26 @@ A row of the fields gets the columns of the row with its key, and never more tha
 that no plate map knows are left out and counted, and both sides' leftovers are named.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
 from moa_ray.common.errors import InputError
-from moa_ray.common.schema import COMPOUND, FIELD, PLATE, WELL, require_columns
-from moa_ray.common.uri import leaves
+from moa_ray.common.schema import COMPOUND, FIELD, PLATE, WELL
 from moa_ray.config.joined_tables import JoinSettings, joins_of
 from moa_ray.config.messages import nearest
-from moa_ray.config.screens import FilesSettings, OmeZarrSettings, TableSettings
 from moa_ray.screens.join_keys import Key, comparable, keys_of, meaning
+from moa_ray.screens.joined_files import Settings, fields_of_files, read_joined
 from moa_ray.screens.left_out import count_left_out, join_left_out, none_left_out
 from moa_ray.screens.names import check_names
 from moa_ray.screens.screen import Problem, problem
-from moa_ray.screens.table_file import read_table
 from moa_ray.screens.text_cells import clean_column
 
 Kind = Literal["platemap", "annotation"]
-Settings = TableSettings | FilesSettings | OmeZarrSettings
-_PLACE = re.compile(r"\{([^{}]*)\}")  # of a value of the fields in the name of a file
 _SHOWN = 3
 _LEFT_OUT = "the plate map has no row of the well (screen.platemap)"
 _OWN = "fields"  # what the columns are called by that the screen had before
@@ -90,31 +86,6 @@ def join_tables(
     return JoinedTable(joining.table, join_left_out(joining.left_out), tuple(joining.problems))
 
 
-def joined_files(settings: Settings, names: Sequence[str]) -> list[str]:
-    """Find the files of the tables that may be joined.
-
-    Parameters
-    ----------
-    settings : TableSettings, FilesSettings or OmeZarrSettings
-        The section ``screen``.
-    names : sequence of str
-        Files below the root.
-
-    Returns
-    -------
-    list of str
-        Those that a plate map or an annotation may be; the value of a field in a name may be any.
-    """
-    joins = [*joins_of(settings.platemap), *joins_of(settings.annotation)]
-    forms = ["".join(map(_any_value, enumerate(_PLACE.split(join.file.removeprefix("./"))))) for join in joins]
-    return [name for name in names if any(re.fullmatch(form, name) for form in forms)]
-
-
-def _any_value(part: tuple[int, str]) -> str:
-    number, text = part
-    return "[^/]+" if number % 2 else re.escape(text)
-
-
 class _Joining:
     """A table of fields while others are joined to it."""
 
@@ -135,8 +106,9 @@ class _Joining:
         keys = self._keys(cells, names)
         others: list[pd.DataFrame] = []
         matched, unused = [-1] * len(keys), dict[Key, str]()
-        for name, places in self._files(root, join, place).items():
-            other = self._read(root / name, join)
+        column = partial(self._column, place=f"{place}.file")
+        for name, places in fields_of_files(root, join, place, column, self.table.index).items():
+            other = read_joined(root / name, join, self._settings)
             rows: dict[Key, list[int]] = {}
             for row, key in enumerate(self._keys([[other[c] for c in of] for of in join.on.values()], names)):
                 if key is not None:
@@ -159,7 +131,7 @@ class _Joining:
         sources = [self._columns.get(name, name) for name in join.on]
         self._kept |= set(sources)
         keyed = {of[0] for of, source in zip(join.on.values(), sources, strict=True) if [*of] == [source]}
-        self._add(added.drop(columns=[*keyed, *{""}.intersection(added.columns)]), kind)
+        self._add(added.drop(columns=list(keyed)), kind)
 
     def require_one_origin(self) -> None:
         """Refuse a column that is used and stands in two tables with other values."""
@@ -185,38 +157,6 @@ class _Joining:
                 f"{place}: the fields have no column {source!r}{nearest(source, list(dict.fromkeys(known)))}"
             )
         return self.table[source]
-
-    def _files(self, root: Path, join: JoinSettings, place: str) -> dict[str, list[int]]:
-        """Return the files, each with the places of the fields that it is for."""
-        words = _PLACE.split(join.file)
-        names = [PLATE if word == "plate" else word for word in words[1::2]]
-        values = keys_of([clean_column(self._column(name, f"{place}.file")) for name in names])
-        files: dict[str, list[int]] = {}
-        if not names:
-            files[join.file] = list(range(len(self.table)))
-        for number, value in enumerate(values):
-            if value is not None:
-                parts = [text for pair in zip(words[::2], (*value, ""), strict=True) for text in pair]
-                files.setdefault("".join(parts), []).append(number)
-        for name in files:
-            if leaves(name):
-                raise InputError(f"{place}.file: {name}: leads out of the screen's root {root}")
-        missing = [str(root / name) for name in files if not (root / name).is_file()]
-        if missing:
-            names_ = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if missing[_SHOWN:] else "")
-            raise InputError(f"{names_}: missing; {place}.file is relative to screen.root")
-        return files
-
-    def _read(self, path: Path, join: JoinSettings) -> pd.DataFrame:
-        is_alone = not isinstance(self._settings, TableSettings)  # else what the screen says is of its own table
-        separator = join.separator or (self._settings.separator if is_alone else None)
-        encoding = join.encoding or (self._settings.encoding if is_alone else None)
-        other = read_table(path, separator, encoding)
-        require_columns(other, [column for columns in join.on.values() for column in columns], str(path))
-        repeated = [name for name in other.columns[other.columns.duplicated()] if name]
-        if repeated:
-            raise InputError(f"{path}: column {repeated[0]} stands there more than once; give each its own name")
-        return other
 
     def _require_single(self, rows: Mapping[Key, Sequence[int]], index: pd.Index, place: str) -> None:
         repeated = [

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from moa_ray.config.screens import Bbbc014Settings, Bbbc021Settings, FilesSettings, TableSettings
 from moa_ray.config.sweep_file import Sweep
 from moa_ray.screens import bbbc021
-from moa_ray.screens.joined_tables import joined_files
+from moa_ray.screens.joined_files import joined_files
 from moa_ray.screens.opening import open_screen
 from moa_ray.screens.reading import listing
 from moa_ray.screens.screen import Screen

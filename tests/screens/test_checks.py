@@ -55,6 +55,12 @@ def test_every_kind_of_bad_file_is_reported_in_one_go(tmp_path: Path) -> None:
     assert "byte.tif uint8" in messages[3]
 
 
+def test_missing_file_that_lies_in_a_folder_says_so(tmp_path: Path) -> None:
+    tiff(tmp_path / "P1/a.tif")
+    (message,) = errors(check_files(tmp_path, ["a.tif", "b.tif"]))
+    assert "look at screen.root and at the column of folders, since P1/a.tif is there: a.tif, b.tif" in message
+
+
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_files_are_checked_by_their_headers_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: int
