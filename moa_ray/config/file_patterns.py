@@ -75,6 +75,21 @@ class FilePattern:
         found = self._expression.fullmatch(self._end(location))
         return None if found is None else found.groupdict()
 
+    def above(self, location: str) -> str:
+        """Return the folders above what a pattern names.
+
+        Parameters
+        ----------
+        location : str
+            As `match` takes it.
+
+        Returns
+        -------
+        str
+            A path without a slash at its end; empty where there are none.
+        """
+        return "/".join(location.replace("!", "/").split("/")[: -1 - self._folders])
+
     def mismatch(self, location: str) -> str:
         """Say where a path that does not match ceases to do so.
 

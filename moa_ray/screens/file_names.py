@@ -26,7 +26,7 @@ from moa_ray.screens.screen import Problem, Screen, problem
 from moa_ray.screens.table import require_map, screen_of
 from moa_ray.screens.wells import spelled_wells, well_of
 
-_LOCATION, _CHANNEL, _ANY = "location", "channel", "*"
+_LOCATION, _ABOVE, _CHANNEL, _ANY = "location", "above", "channel", "*"
 _IMAGES = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg", ".jp2", ".flex", ".c01", ".dib")
 _AXES = {"z": "planes in depth", "t": "points in time"}
 _SHOWN = 3
@@ -60,8 +60,7 @@ def open_screen(
     """
     names = listing(root) if names is None else names
     files, problems = _files(root, settings, names)
-    chosen = _choose(files, settings)
-    table, locations = _fields(chosen, settings)
+    table, locations = _fields(files, _choose(files, settings), settings)
     columns = {**{column: column for column in map(str, table.columns)}, **settings.columns}
     joined = join_tables(root, settings, table, columns)
     name = f"{root} by screen.pattern"
@@ -81,7 +80,7 @@ def _files(root: Path, settings: FilesSettings, names: Sequence[str]) -> tuple[p
     matches: dict[str, dict[str, str]] = {}
     others: list[str] = []
     for name in sorted(names):
-        parts = next((found for pattern in patterns if (found := pattern.match(name)) is not None), None)
+        parts = _parts(patterns, name)
         if parts is not None:
             matches[name] = parts
         elif not name.lower().endswith(".zip") and not PurePosixPath(name.replace("!", "/")).name.startswith("."):
@@ -96,14 +95,35 @@ def _files(root: Path, settings: FilesSettings, names: Sequence[str]) -> tuple[p
     if others:
         problems.append(problem("warning", f"files below {root} do not match screen.pattern and are left out", others))
     files = pd.DataFrame.from_records(list(matches.values()))
-    return _spelled(files.assign(**{_LOCATION: list(matches)}), settings), problems
+    spelled = _spelled(files.assign(**{_LOCATION: list(matches)}), settings)
+    return spelled, [*problems, *_check_folders(spelled)]
+
+
+def _check_folders(files: pd.DataFrame) -> list[Problem]:
+    """Find plates whose files lie in several folders that no part of the pattern names: they may be several plates."""
+    folders = files[[PLATE, _ABOVE]].drop_duplicates()
+    several = folders[folders.duplicated(PLATE, keep=False)].groupby(PLATE, sort=False)[_ABOVE]
+    names = [f"{plate} ({_listed([folder or '.' for folder in of])})" for plate, of in several]
+    text = "plates have files in several folders that screen.pattern does not name, as {plate}/ may"
+    return [problem("warning", text, names)] if names else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if names[_SHOWN:] else "")
+
+
+def _parts(patterns: Sequence[FilePattern], name: str) -> dict[str, str] | None:
+    """Return the parts of the first pattern that matches, and the folders above what it names."""
+    for pattern in patterns:
+        if (parts := pattern.match(name)) is not None:
+            return {**parts, _ABOVE: pattern.above(name)}
+    return None
 
 
 def _no_match(root: Path, settings: FilesSettings, patterns: Sequence[FilePattern], names: Sequence[str]) -> str:
     if not names:
         return f"screen.pattern: no file lies below {root}; look at screen.root"
-    examples = ", ".join(names[:_SHOWN]) + (", ..." if names[_SHOWN:] else "")
-    text = f"screen.pattern: {settings.pattern!r} matches none of {len(names)} files below {root}: {examples}"
+    text = f"screen.pattern: {settings.pattern!r} matches none of {len(names)} files below {root}: {_listed(names)}"
     return f"{text}; {names[0]} {patterns[0].mismatch(names[0])}" if len(patterns) == 1 else text
 
 
@@ -120,7 +140,7 @@ def _spelled(files: pd.DataFrame, settings: FilesSettings) -> pd.DataFrame:
         spelled[FIELD] = _numbers(files["field"]).fillna("1")
     further = [column for column in files if str(column).startswith("Metadata_")]
     rest = pd.DataFrame({part: _numbers(files[part]) for part in ("channel", "z", "t") if part in files})
-    return pd.concat([spelled, files[[*further, _LOCATION]], rest], axis="columns")
+    return pd.concat([spelled, files[[*further, _ABOVE, _LOCATION]], rest], axis="columns")
 
 
 def _name(settings: FilesSettings) -> str:
@@ -159,28 +179,34 @@ def _texts(settings: FilesSettings) -> dict[str, str]:
     return {name: text.lstrip("0") or "0" if text.isdecimal() else text for name, text in texts.items()}
 
 
-def _fields(files: pd.DataFrame, settings: FilesSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Make one row for each field, and the locations of its channels."""
+def _fields(files: pd.DataFrame, chosen: pd.DataFrame, settings: FilesSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Make one row for each field that has any file, and the locations of its channels, missing where there is none."""
     key = [column for column in (PLATE, WELL, FIELD) if column in files]
-    repeated = files[files.duplicated([*key, _CHANNEL], keep=False)]
+    repeated = chosen[chosen.duplicated([*key, _CHANNEL], keep=False)]
     if len(repeated):
-        raise InputError(_repeated(repeated, key, settings))
-    files = files.set_index(pd.Index(map(" ".join, files[key].itertuples(index=False, name=None))))
+        raise InputError(_repeated(repeated, key))
+    chosen = chosen.set_index(_names(chosen, key))
     further = [column for column in map(str, files.columns) if column.startswith("Metadata_") and column not in key]
     for column in further:
-        values = files.groupby(level=0)[column].nunique()
+        values = chosen.groupby(level=0)[column].nunique()
         if (values > 1).any():
             name = values.index[values > 1][0]
-            several = ", ".join(files.loc[name, column].unique())
+            several = ", ".join(chosen.loc[name, column].unique())
             raise InputError(f"screen.pattern: {{{column}}} differs between the channels of {name}: {several}")
-    table = files[~files.index.duplicated()][[*key, *further]]
-    of_channel = {text: rows[_LOCATION] for text, rows in files.groupby(_CHANNEL)}
+    table = pd.concat([chosen, files.set_index(_names(files, key))])[[*key, *further]]
+    table = table[~table.index.duplicated()].sort_values(key)
+    of_channel = {text: rows[_LOCATION] for text, rows in chosen.groupby(_CHANNEL)}
     texts = _texts(settings)
     locations = {path_column(name): of_channel[text].reindex(table.index) for name, text in texts.items()}
     return table, pd.DataFrame(locations, index=table.index)
 
 
-def _repeated(files: pd.DataFrame, key: Sequence[str], settings: FilesSettings) -> str:
+def _names(files: pd.DataFrame, key: Sequence[str]) -> pd.Index:
+    """Call rows by their field, for messages."""
+    return pd.Index(list(map(" ".join, files[list(key)].itertuples(index=False, name=None))))
+
+
+def _repeated(files: pd.DataFrame, key: Sequence[str]) -> str:
     """Say which files are one channel of a field, and what tells them apart."""
     groups = files.groupby([*key, _CHANNEL], sort=False)[_LOCATION]
     examples = [f"{' '.join(name[:-1])}: {' and '.join(of.iloc[:2])}" for name, of in list(groups)[:_SHOWN]]

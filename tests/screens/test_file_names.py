@@ -165,6 +165,23 @@ def test_field_without_a_channel_in_use_is_named(root: Path) -> None:
     assert messages(opened(root, images={"DNA": 1, "ER": 2}, where={WELL: {"not": ["A02"]}})) == []
 
 
+def test_field_that_has_no_file_of_what_is_chosen_is_named_and_not_dropped(tmp_path: Path) -> None:
+    root = tmp_path / "screen"
+    write_images(root, [f"{well}_z{z}_w1.tif" for well in WELLS for z in (1, 2)] + ["C01_z1_w1.tif", "C02_z2_w9.tif"])
+    write_map(root)
+    pd.DataFrame(
+        {"well": [*WELLS, "C01", "C02"], "drug": [*"abcd", "DMSO", "a", "b"], "moa": [*"XXYY", "", "X", "X"]}
+    ).to_csv(root / "map.csv", index=False)
+    (error,) = messages(opened(root, pattern="{well}_z{z}_w{channel}.tif", z=2))
+    assert error == "2 image paths are empty: screen C01 1 Path_DNA, screen C02 1 Path_DNA"
+
+
+def test_plate_in_several_folders_that_the_pattern_does_not_name_is_a_warning(root: Path) -> None:
+    (root / "P1/B02_s1_w1.tif").rename(root / "B02_s1_w1.tif")
+    (warning,) = messages(opened(root, pattern="{well}_s{field}_w{channel}.tif", plate="P1"), "warning")
+    assert warning.endswith("does not name, as {plate}/ may: P1 (., P1)")
+
+
 @pytest.mark.parametrize(
     ("axis", "words"), [("z", "planes in depth; choose one with screen.z"), ("t", "points in time; choose one with")]
 )
