@@ -11,13 +11,15 @@ from itertools import product
 
 _TIFF = ".{:tiff?}"
 
-# r, c, f, p: row, column, field, plane; ch, sk, fk, fl: channel, time, state, FLIM.
+# r, c, f, p: row, column, field, plane; ch, sk, fk, fl: channel, time, state, FLIM. Where there is rc, as the first
+# Operettas wrote it, that is the channel, and ch is always 1.
 _HARMONY = [
     f"{folder}{name}{_TIFF}"
     for folder, name in product(
         ["{plate}__*/Images/", "{plate}/Images/", "Images/", "{plate}/", ""],
         [
-            "r{row}c{col}f{field}p{z}{:(rc[0-9]+)?}-ch{channel:[0-9]+}sk{t}fk{:[0-9]+}fl{:[0-9]+}",
+            "r{row}c{col}f{field}p{z}-ch{channel:[0-9]+}sk{t}fk{:[0-9]+}fl{:[0-9]+}",
+            "r{row}c{col}f{field}p{z}rc{channel:[0-9]+}-ch1sk{t}fk{:[0-9]+}fl{:[0-9]+}",
             "r{row}c{col}f{field}p{z}-ch{channel:[0-9]+}t{t}",
         ],
     )

@@ -83,7 +83,7 @@ def test_wrong_pattern_is_named(written: str, message: str) -> None:
             "plate BR00116991 row 01 col 01 field 01 z 01 channel 1 t 1",
         ),
         ("operetta", "Images/r01c03f02p01-ch01t01.tiff", "row 01 col 03 field 02 z 01 channel 01 t 01"),
-        ("operetta", "P2/r02c03f01p01rc1-ch1sk1fk1fl1.tiff", "plate P2 row 02 col 03 field 01 z 01 channel 1 t 1"),
+        ("operetta", "P2/r02c03f01p01rc3-ch1sk1fk1fl1.tiff", "plate P2 row 02 col 03 field 01 z 01 channel 3 t 1"),
         (
             "cv8000",
             "x/AssayPlate_Greiner_#655090_C02_T0001F001L01A02Z01C03.tif",
@@ -99,6 +99,11 @@ def test_wrong_pattern_is_named(written: str, message: str) -> None:
             "imagexpress",
             "TimePoint_2/ZStep_3/exp_H12_s4_w2A52B1177-9DC7-4534-9623-9DCA396EFA00.TIF",
             "t 2 z 3 well H12 field 4 channel 2",
+        ),
+        (
+            "imagexpress",
+            "plate_folder/TimePoint_1/ZStep_2/A01_s1_w2.tif",
+            "plate plate_folder t 1 z 2 well A01 field 1 channel 2",
         ),
         ("imagexpress", "IXMtest_A01_w1A52B1177-9DC7-4534-9623-9DCA396EFA00.tif", "plate IXMtest well A01 channel 1"),
         ("imagexpress", "A01_s1_w12_z2.tif", "well A01 field 1 channel 12 z 2"),
