@@ -112,13 +112,13 @@ def test_killed_worker_costs_its_trial_one_attempt(
 
     def actors() -> list[psutil.Process]:
         family = psutil.Process().children(recursive=True)
-        return [child for child in family if "ResourceTrainable" in " ".join(_words(child))]
+        return [child for child in family if any("Trainable" in word for word in _words(child))]
 
     def kill_in_the_middle(callback: ProgressCallback, *arguments: Any) -> None:
         """Kill the actor of the second trial once its first epoch is told."""
         epoch(callback, *arguments)
         if len(results(out)) == 1 and not killed_actors:
-            until_true(lambda: len(actors()) == 1)  # its name cannot be read while Ray changes it
+            until_true(lambda: len(actors()) == 1)  # its name is changed by Ray with each step
             (actor,) = actors()
             actor.kill()
             killed_actors.append(actor.pid)

@@ -48,7 +48,14 @@ def result(fold: str, **more: object) -> Result:
     history = pd.DataFrame(
         {"epoch": [1, 2], "loss": [1.0, 0.5], "validation_loss": [None, None], "seconds": [2.0, 2.0]}
     )
-    values = {"status": "finished", "recipe": {"epochs": 2, "augment": {"blur": 0.5}}, "seconds": 4.0, "epochs": 2}
+    predictions = pd.DataFrame({"prob_a": [1.0]})  # without them a finished trial counts as lost
+    values = {
+        "status": "finished",
+        "predictions": predictions,
+        "recipe": {"epochs": 2, "augment": {"blur": 0.5}},
+        "seconds": 4.0,
+        "epochs": 2,
+    }
     return Result("Net-1", fold, **{"history": history, **values, **more})  # type: ignore[arg-type]
 
 
