@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from moa_ray.common.schema import COMPOUND, LABEL, PLATE, TREATMENT, WELL_KEY
-from moa_ray.common.text import in_bytes
+from moa_ray.common.text import in_bytes, listed
 from moa_ray.config.hyperparameters import Choice, Entry
 from moa_ray.config.recipe import Recipe
 from moa_ray.config.search import GridSettings
@@ -20,7 +20,6 @@ from moa_ray.training import memory
 _UNITS = ("fields", "wells", "tiles")
 _FLOAT32 = 4  # bytes of a feature
 _WIDTH = 12  # characters of a line's name
-_EXAMPLES = 3  # names in a line
 _MOST_DROPPED = 10  # plates and compounds of which tiles were dropped
 
 
@@ -126,8 +125,7 @@ def _scored_treatments(study: Study) -> Iterator[str]:
     yield _line("scored", f"{n - len(lost)} of {n} treatments can be scored")
     for reason, rows in lost.groupby("reason", sort=False):
         names = list(dict.fromkeys(f"{compound} ({label})" for compound, label in rows[[COMPOUND, LABEL]].to_numpy()))
-        examples = ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
-        yield _line("", f"not scored: {_plural(len(rows), 'treatment')}: {reason}: {examples}")
+        yield _line("", f"not scored: {_plural(len(rows), 'treatment')}: {reason}: {listed(names)}")
 
 
 def _out(study: Study) -> Iterator[str]:

@@ -9,7 +9,7 @@ from moa_ray.common import uri
 from moa_ray.common.errors import InputError
 from moa_ray.common.random_streams import rng
 from moa_ray.common.schema import COMPOUND, LABEL, TREATMENT, WELL_KEY
-from moa_ray.common.text import in_bytes
+from moa_ray.common.text import in_bytes, listed
 from moa_ray.screens.validation import validation_split
 from moa_ray.tiles import build
 from moa_ray.tiles.controls import check_controls
@@ -49,7 +49,7 @@ def _unit_errors(study: "Study") -> list[str]:
         return []
     labels = study.screen.labelled.groupby(COMPOUND)[LABEL].unique()
     torn = [f"{compound} ({', '.join(several)})" for compound, several in labels.items() if len(several) > 1]
-    text = f"score.unit: {len(torn)} compounds carry two labels: {_names(torn)}; set it to treatment"
+    text = f"score.unit: {len(torn)} compounds carry two labels: {listed(torn)}; set it to treatment"
     return [text] if torn else []
 
 
@@ -74,7 +74,7 @@ def _validation_errors(study: "Study") -> list[str]:
             if not len(watched):
                 reason = "each label has one training well, which is trained on, so none is left to watch"
                 wrong.setdefault(reason, []).append(fold.name)
-    return [f"validation: {reason} (fold {_names(folds)}); set validation to null" for reason, folds in wrong.items()]
+    return [f"validation: {reason} (fold {listed(folds)}); set validation to null" for reason, folds in wrong.items()]
 
 
 def out_errors(study: "Study") -> list[str]:
@@ -139,7 +139,3 @@ def _disk_errors(study: "Study", tiles: Path) -> list[str]:
         return []
     sizes = f"{in_bytes(needed)} of tiles may have to be written, but {in_bytes(free)} are free"
     return [f"tiles: {tiles}: {sizes}; free some, or give another folder"]
-
-
-def _names(names: list[str], shown: int = 3) -> str:
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")

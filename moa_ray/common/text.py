@@ -1,6 +1,6 @@
-"""Format numbers, sizes and durations as text."""
+"""Format numbers, sizes, durations and lists of names as text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -33,6 +33,25 @@ def first_line(text: str) -> str:
     str
     """
     return text.strip().partition("\n")[0]
+
+
+def listed(names: Iterable[str], shown: int = 3) -> str:
+    """List the first few names, and say by dots that there are more.
+
+    Parameters
+    ----------
+    names : iterable of str
+        All names.
+    shown : int
+        How many are written out.
+
+    Returns
+    -------
+    str
+        Separated by commas.
+    """
+    every = list(names)
+    return ", ".join(every[:shown]) + (", ..." if len(every) > shown else "")
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import FIELD, PLATE, WELL, path_column
+from moa_ray.common.text import listed
 from moa_ray.common.uri import Uri
 from moa_ray.config.file_patterns import FilePattern, read_pattern
 from moa_ray.config.messages import nearest
@@ -103,13 +104,9 @@ def _check_folders(files: pd.DataFrame) -> list[Problem]:
     """Find plates whose files lie in several folders that no part of the pattern names: they may be several plates."""
     folders = files[[PLATE, _ABOVE]].drop_duplicates()
     several = folders[folders.duplicated(PLATE, keep=False)].groupby(PLATE, sort=False)[_ABOVE]
-    names = [f"{plate} ({_listed([folder or '.' for folder in of])})" for plate, of in several]
+    names = [f"{plate} ({listed([folder or '.' for folder in of])})" for plate, of in several]
     text = "plates have files in several folders that screen.pattern does not name, as {plate}/ may"
     return [problem("warning", text, names)] if names else []
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if names[_SHOWN:] else "")
 
 
 def _parts(patterns: Sequence[FilePattern], name: str) -> dict[str, str] | None:
@@ -123,7 +120,7 @@ def _parts(patterns: Sequence[FilePattern], name: str) -> dict[str, str] | None:
 def _no_match(root: Path, settings: FilesSettings, patterns: Sequence[FilePattern], names: Sequence[str]) -> str:
     if not names:
         return f"screen.pattern: no file lies below {root}; look at screen.root"
-    text = f"screen.pattern: {settings.pattern!r} matches none of {len(names)} files below {root}: {_listed(names)}"
+    text = f"screen.pattern: {settings.pattern!r} matches none of {len(names)} files below {root}: {listed(names)}"
     return f"{text}; {names[0]} {patterns[0].mismatch(names[0])}" if len(patterns) == 1 else text
 
 

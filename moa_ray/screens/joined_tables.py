@@ -14,6 +14,7 @@ import pandas as pd
 
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import COMPOUND, FIELD, PLATE, WELL
+from moa_ray.common.text import listed
 from moa_ray.config.joined_tables import JoinSettings, joins_of
 from moa_ray.config.messages import nearest
 from moa_ray.screens.join_keys import Key, comparable, keys_of, meaning
@@ -24,7 +25,6 @@ from moa_ray.screens.screen import Problem, problem
 from moa_ray.screens.text_cells import clean_column
 
 Kind = Literal["platemap", "annotation"]
-_SHOWN = 3
 _LEFT_OUT = "the plate map has no row of the well (screen.platemap)"
 _OWN = "fields"  # what the columns are called by that the screen had before
 
@@ -240,6 +240,4 @@ def _agree(column: pd.Series, other: pd.Series) -> bool:
 
 
 def _examples(texts: Sequence[str]) -> str:
-    several = list(dict.fromkeys(texts))
-    shown = ", ".join(map(repr, several[:_SHOWN])) + (", ..." if several[_SHOWN:] else "")
-    return shown or "empty"
+    return listed(map(repr, dict.fromkeys(texts))) or "empty"

@@ -10,11 +10,10 @@ import pandas as pd
 
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import CONTROL, LABEL, path_column
+from moa_ray.common.text import listed
 from moa_ray.common.uri import Place, Uri
 from moa_ray.config.planes import Plane
 from moa_ray.screens.left_out import none_left_out
-
-_EXAMPLES = 3  # how many examples a message names
 
 
 @dataclass(frozen=True)
@@ -167,6 +166,5 @@ def problem(severity: Literal["error", "warning"], text: str, names: Iterable[st
     Problem
         The first three names stand in its message.
     """
-    listed = list(names)
-    examples = ", ".join(listed[:_EXAMPLES]) + (", ..." if len(listed) > _EXAMPLES else "")
-    return Problem(severity, f"{len(listed)} {text}: {examples}")
+    every = list(names)
+    return Problem(severity, f"{len(every)} {text}: {listed(every)}")

@@ -9,6 +9,7 @@ import pandas as pd
 from moa_ray.common.errors import InputError
 from moa_ray.common.schema import COMPOUND, LABEL, WELL
 from moa_ray.common.spelling import shown, spelling_key
+from moa_ray.common.text import listed
 from moa_ray.config.screen_rows import AliasNames, Condition, ControlRows, Value
 from moa_ray.screens.names import one_name
 from moa_ray.screens.screen import Problem, problem, well_names
@@ -199,7 +200,7 @@ def _hint(word: str, words: Collection[str]) -> str:
     near = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=0.5)
     if near:
         return f"; did you mean {folded[near[0]]!r}?"
-    names = ", ".join(list(words)[:_KNOWN]) + (", ..." if len(words) > _KNOWN else "")
+    names = listed(words, _KNOWN)
     return f"; known are {names}" if names else "; the column is empty"
 
 

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import pandas as pd
 
 from moa_ray.common.schema import COMPOUND, FIELD_KEY, PLATE, TILE, TILE_KEY, TREATMENT, WELL_KEY
+from moa_ray.common.text import listed
 from moa_ray.config.preparation import Preparation
 from moa_ray.tiles.cropping import tile_names
 
 REASON = "reason"  # the column of a table of dropped tiles that says why
 NO_CELLS = "no cells"  # of a tile that is nearly empty
-
-_SHOWN = 3  # how many examples a sentence names
 
 
 def missing_tiles(table: pd.DataFrame, fields: pd.DataFrame, preparation: Preparation) -> pd.DataFrame:
@@ -144,4 +143,4 @@ def _reasons(rows: pd.DataFrame) -> str:
 def _names(rows: pd.DataFrame, unit: list[str]) -> str:
     keys = rows[unit].itertuples(index=False, name=None)
     names = [" ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in key) for key in keys]
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return listed(names)

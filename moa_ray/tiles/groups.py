@@ -6,18 +6,18 @@ value. A unit is normalised by all units of its group together. Where a group ha
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 
 import pandas as pd
 
 from moa_ray.common.schema import CONTROL, LABEL, METADATA_PREFIX, PLATE, WEEK
+from moa_ray.common.text import listed
 from moa_ray.config.messages import nearest
 from moa_ray.config.preparation import Normalise, Preparation
 from moa_ray.screens.screen import Problem, Screen
 
 Unit = tuple[str, ...]  # plate, and the value of a column where one is named and not missing
 
-_SHOWN = 3
 _SOURCES = {"week": "their week's", "screen": "the whole screen's"}
 
 
@@ -157,15 +157,10 @@ def _sentence(fallen: list[Unit], step: str, settings: Normalise) -> str:
         names = list(dict.fromkeys(values))
         return (
             f"{len(names)} values of {settings.column} have fewer than {settings.min_control_fields} {fields} and are "
-            f"normalised by the whole screen's: {_listed(names)}"
+            f"normalised by the whole screen's: {listed(names)}"
         )
     own = "of their own" if settings.by == "plate" else "in their week"
     return (
         f"{len(fallen)} plates have fewer than {settings.min_control_fields} {fields} {own} and are normalised by "
-        f"{_SOURCES[step]}: {_listed(unit[0] for unit in fallen)}"
+        f"{_SOURCES[step]}: {listed(unit[0] for unit in fallen)}"
     )
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")
